@@ -1,0 +1,40 @@
+"""The common shape of measures: a series in, one `Measurement` for each checkpoint out."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from llc.health import OK, Verdict
+from llc.objective import Objective
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A number and its standard error; either is NaN where there is none."""
+
+    value: float
+    std_error: float
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a measure found at one checkpoint. details: JSON-like, what a curve doesn't show."""
+
+    quantities: Mapping[str, Quantity]
+    verdict: Verdict = OK
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CheckpointSeries:
+    """The checkpoints that are measured together, and what all measures share."""
+
+    objective: Objective
+    anchors: Tensor
+    """(checkpoints, d): w*_k."""
+    sample_losses: Tensor
+    """(checkpoints, n): the per-sample losses there; the loss curve, and the paired baseline of the LLC."""
+    report: Callable[[int], None]
+    """To be called with the row-steps done since the last call."""

@@ -1,0 +1,92 @@
+"""The multi-layer perceptron, `x ↦ W_L φ(… φ(W_1 x + b_1) …) + b_L`, on real inputs or on a sum of token embeddings."""
+
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from llc.data import ArrayInfo
+from llc.errors import InputError
+from llc.layout import Layout
+from llc.models.base import Model, check_range, check_real_inputs
+from llc.settings import Frozen
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Size = Annotated[int, Field(ge=1, le=1_000_000)]
+
+ACTIVATIONS: Mapping[str, "Callable[[Tensor], Tensor]"] = {
+    "relu": lambda h: h.relu(),
+    "tanh": lambda h: h.tanh(),
+    "gelu": lambda h: h * (1 + (h / 2**0.5).erf()) / 2,
+    "identity": lambda h: h,
+}
+
+
+class Embeddings(Frozen):
+    """One table for each position of the input; the network sees the sum of the rows that the tokens choose."""
+
+    vocabulary_size: Size = Field(description="Tokens are 0 … vocabulary_size − 1.")
+    num_positions: int = Field(ge=1, le=4096, description="Tokens of one input, a table for each.")
+
+
+class MLP(Model):
+    """Fully connected layers. Parameters: `embeddings.{i}` (vocabulary, widths[0]) if asked for, then
+    `layers.{i}.weight` (out, in) and `layers.{i}.bias` (out,).
+    """
+
+    family: Literal["mlp"] = "mlp"
+    widths: tuple[Size, ...] = Field(min_length=2, max_length=256, description="Inputs, hidden layers, outputs.")
+    activation: Literal["relu", "tanh", "gelu", "identity"] = "relu"
+    bias: bool = True
+    embeddings: Embeddings | None = Field(
+        default=None, description="Token inputs, embedded in widths[0] numbers and summed."
+    )
+
+    def layout(self) -> Layout:
+        shapes: dict[str, tuple[int, ...]] = {}
+        if self.embeddings:
+            for i in range(self.embeddings.num_positions):
+                shapes[f"embeddings.{i}"] = (self.embeddings.vocabulary_size, self.widths[0])
+        for i, (width_in, width_out) in enumerate(pairwise(self.widths)):
+            shapes[f"layers.{i}.weight"] = (width_out, width_in)
+            if self.bias:
+                shapes[f"layers.{i}.bias"] = (width_out,)
+        return Layout(shapes)
+
+    def forward(self, params: "Mapping[str, Tensor]", x: "Tensor") -> "Tensor":
+        h = self._embed(params, x)
+        last = len(self.widths) - 2
+        for i in range(last + 1):
+            h = h @ params[f"layers.{i}.weight"].mT
+            if self.bias:
+                h = h + params[f"layers.{i}.bias"]
+            if i < last:
+                h = ACTIVATIONS[self.activation](h)
+        return h
+
+    def _embed(self, params: "Mapping[str, Tensor]", x: "Tensor") -> "Tensor":
+        if self.embeddings is None:
+            return x
+        h = params["embeddings.0"][x[:, 0]]
+        for i in range(1, self.embeddings.num_positions):
+            h = h + params[f"embeddings.{i}"][x[:, i]]
+        return h
+
+    @property
+    def num_outputs(self) -> int:
+        return self.widths[-1]
+
+    def check_inputs(self, x: ArrayInfo) -> None:
+        if self.embeddings is None:
+            return check_real_inputs(x, self.widths[0])
+        positions = self.embeddings.num_positions
+        if x.shape[1:] != (positions,) or not x.is_integer:
+            raise InputError(
+                "wrong_inputs",
+                f"the model takes tokens, integers of shape (n, {positions}); 'x' is {x.dtype} {list(x.shape)}",
+                "one column for each of embeddings.num_positions",
+            )
+        return check_range("x", x, self.embeddings.vocabulary_size, "tokens_out_of_range", "the embeddings")

@@ -1,0 +1,106 @@
+"""Estimates and verdicts from draws made by hand."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from llc import estimators, health
+from llc.chains import Draws
+from llc.settings import HealthSettings, LLCSettings
+
+CHAINS, DRAWS = 4, 500
+
+
+def white(value: float = 10.0, spread: float = 2.0, virial: float = 1.0) -> Draws:
+    """Independent draws with a known mean: λ̂ = `value`, each draw ± `spread`."""
+    rng = np.random.default_rng(0)
+    shape = (1, CHAINS, DRAWS)
+    return Draws(
+        losses=(value + spread * rng.standard_normal(shape)) / 100 + 3.0,
+        baselines=np.full(shape, 3.0),
+        virials=virial + 0.1 * rng.standard_normal(shape),
+        distances=1 + 0.1 * rng.random(shape),
+        diverged_at=np.full((1, CHAINS), -1),
+        nbeta=100.0,
+        gamma=1.0,
+    )
+
+
+def verdict(draws: Draws) -> health.Verdict:
+    return health.judge(draws, 0, estimators.llc(draws, 0), HealthSettings())
+
+
+def test_independent_draws_have_the_error_of_a_mean() -> None:
+    estimate = estimators.llc(white(), 0)
+    assert abs(estimate.value - 10) < 4 * 2 / (CHAINS * DRAWS) ** 0.5
+    assert 0.8 < estimate.std_error / (2 / (CHAINS * DRAWS) ** 0.5) < 2.5
+    assert estimate.r_hat < 1.01
+    assert estimate.ess > 0.7 * CHAINS * DRAWS
+
+
+def test_autocorrelation_widens_the_error_bar() -> None:
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((1, CHAINS, DRAWS))
+    for t in range(1, DRAWS):
+        x[..., t] = 0.9 * x[..., t - 1] + (1 - 0.9**2) ** 0.5 * x[..., t]
+    draws = dataclasses.replace(white(), losses=3.0 + (10 + x) / 100)
+    estimate = estimators.llc(draws, 0)
+    assert estimate.std_error > 3 / (CHAINS * DRAWS) ** 0.5  # the truth: √19 = 4.4 times
+
+
+def test_the_spread_between_chains_is_in_the_error_bar() -> None:
+    draws = white()
+    draws.losses[0] += np.array([[-0.1], [-0.03], [0.03], [0.1]])  # chain means 0, 7, 13, 20
+    estimate = estimators.llc(draws, 0)
+    assert estimate.std_error >= np.std([0, 7, 13, 20], ddof=1) / 2 * 0.99
+    assert verdict(draws).name == "not_mixed"
+
+
+def test_good_draws_are_ok() -> None:
+    assert verdict(white()) == health.OK
+
+
+@pytest.mark.parametrize(
+    ("draws", "name"),
+    [
+        (white(virial=1.5), "too_hot"),
+        (white(virial=0.5), "not_spread"),
+        (white(value=-10.0), "not_a_minimum"),
+        (dataclasses.replace(white(), distances=np.zeros((1, CHAINS, DRAWS))), "stuck"),
+        (dataclasses.replace(white(), losses=np.full((1, CHAINS, DRAWS), 3.0)), "stuck"),
+    ],
+)
+def test_every_illness_has_its_name_and_a_reason(draws: Draws, name: str) -> None:
+    found = verdict(draws)
+    assert found.name == name
+    assert len(found.reason) > 20
+
+
+def test_a_slightly_negative_value_within_its_error_is_ok() -> None:
+    assert verdict(white(value=-0.01)).name == "ok"
+
+
+def test_a_diverged_chain_is_named_and_left_out() -> None:
+    draws = white()
+    draws.losses[0, 2, 100:] = np.nan
+    draws.diverged_at[0, 2] = 137
+    estimate = estimators.llc(draws, 0)
+    assert abs(estimate.value - 10) < 0.5
+    assert np.isnan(estimate.per_chain[2])
+    found = verdict(draws)
+    assert found.name == "diverged"
+    assert "chain 2 at step 137" in found.reason
+
+
+def test_without_a_healthy_chain_there_is_no_value() -> None:
+    draws = white()
+    draws.losses[:] = np.nan
+    draws.diverged_at[:] = 3
+    assert np.isnan(estimators.llc(draws, 0).value)
+    assert verdict(draws).name == "diverged"
+
+
+def test_nbeta_is_n_over_log_n_unless_given() -> None:
+    assert LLCSettings().nbeta_for(1000) == pytest.approx(1000 / np.log(1000))
+    assert LLCSettings(nbeta=7.0).nbeta_for(1000) == 7.0
