@@ -1,0 +1,27 @@
+"""Data sets: described once, when they are posted."""
+
+from sqlalchemy.orm import Session
+
+from llc.data import describe, num_samples, read_arrays
+from store import uploads
+from store.blobs import BlobStore
+from store.ids import new_id
+from store.tables import Dataset
+
+
+def create_dataset(session: Session, blobs: BlobStore, tenant_id: str, name: str, sha256: str) -> Dataset:
+    """A data set of the arrays in a blob. Raises: NotFoundError; InputError if the blob is no data set."""
+    uploads.require_owned(session, tenant_id, sha256)
+    session.commit()  # the file may be large: no transaction stays open while it is read
+    arrays = describe(read_arrays(blobs.path(sha256)))
+    dataset = Dataset(
+        id=new_id("dst"),
+        tenant_id=tenant_id,
+        name=name,
+        blob=sha256,
+        arrays={array: info.model_dump(mode="json") for array, info in arrays.items()},
+        num_samples=num_samples(arrays),
+    )
+    session.add(dataset)
+    session.flush()
+    return dataset

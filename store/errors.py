@@ -1,0 +1,30 @@
+"""What a query refuses, with a stable code."""
+
+from llc.errors import InputError
+
+
+class NotFoundError(InputError):
+    """There is no such thing for this tenant."""
+
+    def __init__(self, what: str, name: str, hint: str = "check the id, and that the key is its tenant's") -> None:
+        super().__init__("not_found", f"there is no {what} '{name}'", hint)
+
+
+class ConflictError(InputError):
+    """The thing is there already, or in a state that does not allow this."""
+
+
+class TooLargeError(InputError):
+    """More bytes than are allowed."""
+
+    def __init__(self, what: str, max_bytes: int) -> None:
+        super().__init__(
+            "too_large", f"{what} has more than {max_bytes} bytes", f"at most {max_bytes} bytes are allowed"
+        )
+
+
+class UnauthorizedError(InputError):
+    """There is no key that works."""
+
+    def __init__(self, detail: str, hint: str) -> None:
+        super().__init__("unauthorized", detail, hint)

@@ -1,0 +1,478 @@
+"""The job protocol. PostgreSQL is the truth; a broker message is only a hint that a shard may be due.
+
+States `queued → running → succeeded | failed | cancelled`. A shard is leased: *claim* takes it and raises its fence,
+*heartbeat* keeps it, *finish*, *fail*, *release* and *stop* end the lease, and each of them acts only while the fence
+is still the claimant's: a worker that was given up for dead can't write. Whoever ends the last shard of a job *settles*
+the job in the same transaction.
+
+Every function runs inside the caller's transaction and locks the job's row before a shard's, so that no two of them
+can wait for each other. All clocks are the database's.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import BindParameter, RowMapping, bindparam, insert, select, text, update
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Session
+
+from llc.errors import InputError
+from llc.settings import JobSettings
+from store.ids import new_id
+from store.tables import JOB_STATES, Checkpoint, Event, Job, Model, Series, Shard
+
+ENDED = ("succeeded", "failed", "cancelled")
+MAX_BACKOFF_SECONDS = 60.0
+NEVER = datetime(9999, 1, 1, tzinfo=UTC)  # psycopg can't read PostgreSQL's 'infinity'
+
+
+class LeaseLostError(Exception):
+    """The shard is no longer ours: its lease ran out and was given to another, or it was ended."""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A claimed shard: what to compute, and the fence that every later word about it carries."""
+
+    shard_id: str
+    job_id: str
+    tenant_id: str
+    kind: str
+    fence: int
+    attempt: int
+    checkpoint_ids: list[str]
+    settings: JobSettings
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a job is. done, total: row-steps; rate: row-steps per second; None while unknown."""
+
+    done: int = 0
+    total: int = 0
+    shards: dict[str, int] = field(default_factory=lambda: dict.fromkeys(JOB_STATES, 0))
+    rate: float | None = None
+    seconds_left: float | None = None
+
+
+# --- Making and cancelling jobs -----------------------------------------------------------------------------------
+
+
+def create_job(session: Session, tenant_id: str, series: Series, settings: JobSettings) -> Job:
+    """A job over all checkpoints that the series has now, cut into shards. Raises: InputError `empty_series`."""
+    checkpoint_ids = session.scalars(
+        select(Checkpoint.id).where(Checkpoint.series_id == series.id).order_by(Checkpoint.step)
+    ).all()
+    if not checkpoint_ids:
+        raise InputError(
+            "empty_series", f"series '{series.id}' has no checkpoints", "post its checkpoints first, then the job"
+        )
+    job = Job(id=new_id("job"), tenant_id=tenant_id, series_id=series.id, settings=settings.model_dump(mode="json"))
+    session.add(job)
+    session.flush()
+    num_parameters = session.scalars(select(Model.num_parameters).where(Model.id == series.model_id)).one()
+    size = settings.shard_size(num_parameters)
+    shards = [checkpoint_ids[start : start + size] for start in range(0, len(checkpoint_ids), size)]
+    session.execute(
+        insert(Shard),
+        [
+            {
+                "id": new_id("shd"),
+                "job_id": job.id,
+                "ordinal": ordinal,
+                "kind": "measure",
+                "queue": settings.device,
+                "checkpoint_ids": list(ids),
+                "work_total": len(ids) * settings.measures.work,
+            }
+            for ordinal, ids in enumerate(shards)
+        ],
+    )
+    # The stages are read when every checkpoint is done: `_settle` brings their time forward.
+    session.execute(
+        insert(Shard).values(
+            id=new_id("shd"), job_id=job.id, ordinal=len(shards), kind="stages", checkpoint_ids=[], run_at=NEVER
+        )
+    )
+    _event(session, job.id, "job.queued", {"checkpoints": len(checkpoint_ids), "shards": len(shards)})
+    session.refresh(job)
+    return job
+
+
+def request_cancel(session: Session, job: Job) -> None:
+    """Ask for an end: what waits is cancelled now, what runs when its worker hears of it. A no-op on an ended job."""
+    _lock(session, job.id)
+    session.refresh(job)
+    if job.state in ENDED or job.cancel_requested_at is not None:
+        return
+    session.execute(text("UPDATE jobs SET cancel_requested_at = now() WHERE id = :job"), {"job": job.id})
+    session.execute(
+        text(
+            "UPDATE shards SET state = 'cancelled', finished_at = now()"
+            " WHERE job_id = :job AND state = 'queued' AND kind = 'measure'"
+        ),
+        {"job": job.id},
+    )
+    _event(session, job.id, "job.cancel_requested", {})
+    _settle(session, job.id)
+    session.refresh(job)
+
+
+def progress(session: Session, job_ids: Sequence[str]) -> dict[str, Progress]:
+    """How far these jobs are; a job that doesn't exist has no entry."""
+    rows = session.execute(
+        text(
+            """
+            SELECT s.job_id, s.state, count(*) AS shards, sum(s.work_done) AS done, sum(s.work_total) AS total,
+                   extract(epoch FROM coalesce(min(j.finished_at), now()) - min(j.started_at)) AS seconds,
+                   bool_or(j.finished_at IS NOT NULL) AS ended
+            FROM shards s JOIN jobs j ON j.id = s.job_id
+            WHERE s.job_id = ANY(:jobs) AND s.kind = 'measure'
+            GROUP BY s.job_id, s.state
+            """
+        ),
+        {"jobs": list(job_ids)},
+    ).mappings()
+    by_job: dict[str, list[RowMapping]] = {}
+    for row in rows:
+        by_job.setdefault(row["job_id"], []).append(row)
+    return {job_id: _progress(states) for job_id, states in by_job.items()}
+
+
+def _progress(states: list[RowMapping]) -> Progress:
+    done, total = (int(sum(row[name] for row in states)) for name in ("done", "total"))
+    seconds = states[0]["seconds"]
+    rate = done / float(seconds) if seconds and done else None
+    return Progress(
+        done=done,
+        total=total,
+        shards={state: sum(int(row["shards"]) for row in states if row["state"] == state) for state in JOB_STATES},
+        rate=rate,
+        seconds_left=(total - done) / rate if rate and not states[0]["ended"] else None,
+    )
+
+
+# --- The lease --------------------------------------------------------------------------------------------------------
+
+
+def claim(session: Session, shard_id: str, owner: str, lease_seconds: float) -> Lease | None:
+    """Take a due shard. None: it is taken, ended or not yet due, so the hint was a duplicate."""
+    job = (
+        session.execute(
+            text("SELECT j.* FROM jobs j JOIN shards s ON s.job_id = j.id WHERE s.id = :shard FOR UPDATE OF j"),
+            {"shard": shard_id},
+        )
+        .mappings()
+        .first()
+    )
+    if job is None:
+        return None
+    shard = (
+        session.execute(
+            text(
+                """
+            UPDATE shards
+            SET state = 'running', fence = fence + 1, attempt = attempt + 1, lease_owner = :owner, work_done = 0,
+                lease_expires_at = now() + make_interval(secs => :lease), started_at = now()
+            WHERE id = :shard AND state = 'queued' AND run_at <= now()
+            RETURNING *
+            """
+            ),
+            {"shard": shard_id, "owner": owner, "lease": lease_seconds},
+        )
+        .mappings()
+        .first()
+    )
+    if shard is None:
+        return None
+    session.execute(
+        text("UPDATE jobs SET state = 'running', started_at = coalesce(started_at, now()) WHERE id = :job"),
+        {"job": job["id"]},
+    )
+    _event(session, job["id"], "shard.started", {"shard": shard_id, "attempt": shard["attempt"]})
+    return Lease(
+        shard_id=shard_id,
+        job_id=job["id"],
+        tenant_id=job["tenant_id"],
+        kind=shard["kind"],
+        fence=shard["fence"],
+        attempt=shard["attempt"],
+        checkpoint_ids=shard["checkpoint_ids"],
+        settings=JobSettings.model_validate(job["settings"]),
+    )
+
+
+def heartbeat(session: Session, lease: Lease, work_done: int, lease_seconds: float) -> bool:
+    """Keep the lease; True if the job is to be cancelled. Raises: LeaseLostError."""
+    row = session.execute(
+        text(
+            """
+            UPDATE shards s
+            SET lease_expires_at = now() + make_interval(secs => :lease), work_done = least(:done, work_total)
+            FROM jobs j
+            WHERE s.id = :shard AND s.fence = :fence AND s.state = 'running' AND j.id = s.job_id
+            RETURNING j.cancel_requested_at IS NOT NULL
+            """
+        ),
+        {"shard": lease.shard_id, "fence": lease.fence, "done": work_done, "lease": lease_seconds},
+    ).first()
+    if row is None:
+        raise LeaseLostError(lease.shard_id)
+    return bool(row[0])
+
+
+def finish(
+    session: Session,
+    lease: Lease,
+    results: Sequence[dict[str, Any]] = (),
+    stages: Sequence[dict[str, Any]] = (),
+    blobs: dict[str, int] | None = None,
+) -> None:
+    """End a shard with what it found: one statement ends it and inserts, or does neither.
+
+    results, stages: rows of those tables without the ids that the lease gives; blobs: sha256 → size of the artefacts
+    that results refer to, already on disk. Raises: LeaseLostError; nothing is written then.
+    """
+    _lock(session, lease.job_id)
+    for sha256, size in (blobs or {}).items():
+        session.execute(
+            text("INSERT INTO blobs (sha256, size) VALUES (:sha256, :size) ON CONFLICT DO NOTHING"),
+            {"sha256": sha256, "size": size},
+        )
+        session.execute(
+            text("INSERT INTO blob_owners (tenant_id, sha256) VALUES (:tenant, :sha256) ON CONFLICT DO NOTHING"),
+            {"tenant": lease.tenant_id, "sha256": sha256},
+        )
+    ended = session.execute(
+        text(
+            """
+            WITH ended AS (
+                UPDATE shards
+                SET state = 'succeeded', work_done = work_total, finished_at = now(), error = NULL,
+                    lease_owner = NULL, lease_expires_at = NULL
+                WHERE id = :shard AND fence = :fence AND state = 'running'
+                RETURNING id, job_id, fence
+            ), found AS (
+                INSERT INTO results (job_id, checkpoint_id, measure, shard_id, fence, quantities, details, verdict,
+                                     reason, draws)
+                SELECT e.job_id, r.checkpoint_id, r.measure, e.id, e.fence, r.quantities, r.details, r.verdict,
+                       r.reason, r.draws
+                FROM ended e, jsonb_to_recordset(:results) AS r(checkpoint_id text, measure text, quantities jsonb,
+                                                                details jsonb, verdict text, reason text, draws text)
+            ), read AS (
+                INSERT INTO stages (id, job_id, ordinal, kind, type, from_step, to_step, delta_loss,
+                                    delta_loss_std_error, delta_llc, delta_llc_std_error, details)
+                SELECT r.id, e.job_id, r.ordinal, r.kind, r.type, r.from_step, r.to_step, r.delta_loss,
+                       r.delta_loss_std_error, r.delta_llc, r.delta_llc_std_error, r.details
+                FROM ended e, jsonb_to_recordset(:stages) AS r(id text, ordinal integer, kind text, type text,
+                    from_step bigint, to_step bigint, delta_loss float8, delta_loss_std_error float8,
+                    delta_llc float8, delta_llc_std_error float8, details jsonb)
+            )
+            SELECT count(*) FROM ended
+            """
+        ).bindparams(*(_jsonb(name) for name in ("results", "stages"))),
+        {"shard": lease.shard_id, "fence": lease.fence, "results": list(results), "stages": list(stages)},
+    ).scalar_one()
+    if not ended:
+        raise LeaseLostError(lease.shard_id)
+    _event(session, lease.job_id, "shard.succeeded", {"shard": lease.shard_id, "attempt": lease.attempt})
+    _settle(session, lease.job_id)
+
+
+def is_finished(session: Session, lease: Lease) -> bool:
+    """Whether this very lease ended its shard: the answer to a commit of which nobody knows whether it happened."""
+    row = session.execute(
+        select(Shard.id).where(Shard.id == lease.shard_id, Shard.fence == lease.fence, Shard.state == "succeeded")
+    )
+    return row.first() is not None
+
+
+def fail(session: Session, lease: Lease, error: dict[str, Any], permanent: bool = False) -> None:
+    """End an attempt that went wrong: try again later, or, after max_attempts or if `permanent`, never."""
+    _lock(session, lease.job_id)
+    _fail(session, lease.shard_id, lease.fence, lease.job_id, error, permanent)
+
+
+def release(session: Session, lease: Lease) -> None:
+    """Give a shard back unharmed, for another worker to take at once (this one is shutting down)."""
+    _lock(session, lease.job_id)
+    if _is_cancelled(session, lease.job_id):
+        return stop(session, lease)
+    session.execute(
+        text(
+            """
+            UPDATE shards
+            SET state = 'queued', attempt = attempt - 1, run_at = now(), dispatched_at = NULL, lease_owner = NULL,
+                lease_expires_at = NULL
+            WHERE id = :shard AND fence = :fence AND state = 'running'
+            """
+        ),
+        {"shard": lease.shard_id, "fence": lease.fence},
+    )
+    return None
+
+
+def stop(session: Session, lease: Lease) -> None:
+    """End a shard whose job is to be cancelled."""
+    _lock(session, lease.job_id)
+    session.execute(
+        text(
+            """
+            UPDATE shards SET state = 'cancelled', finished_at = now(), lease_owner = NULL, lease_expires_at = NULL
+            WHERE id = :shard AND fence = :fence AND state = 'running'
+            """
+        ),
+        {"shard": lease.shard_id, "fence": lease.fence},
+    )
+    _settle(session, lease.job_id)
+
+
+# --- The sweeper ------------------------------------------------------------------------------------------------------
+
+
+def reap(session: Session, lease_seconds: float) -> list[str]:
+    """Take back the shards whose lease ran out. Not within a lease of the database's own start: while it was down,
+    nobody could send a heartbeat.
+    """
+    expired = (
+        session.execute(
+            text(
+                """
+            SELECT id, job_id, fence, lease_owner FROM shards
+            WHERE state = 'running' AND lease_expires_at < now()
+              AND now() > pg_postmaster_start_time() + make_interval(secs => :lease)
+            ORDER BY job_id
+            """
+            ),
+            {"lease": lease_seconds},
+        )
+        .mappings()
+        .all()
+    )
+    reaped: list[str] = []
+    for shard in expired:
+        _lock(session, shard["job_id"])
+        still = session.execute(
+            text("SELECT 1 FROM shards WHERE id = :shard AND fence = :fence AND lease_expires_at < now()"),
+            {"shard": shard["id"], "fence": shard["fence"]},
+        ).first()
+        if still is None:
+            continue
+        error = {"code": "lease_expired", "detail": f"worker {shard['lease_owner']} was not heard of any more"}
+        _fail(session, shard["id"], shard["fence"], shard["job_id"], error, permanent=False)
+        reaped.append(shard["id"])
+    return reaped
+
+
+def dispatch(session: Session, again_seconds: float, window: int) -> list[tuple[str, str]]:
+    """Mark due shards as hinted at and return (shard, queue) of each, to be sent once this is committed.
+
+    A hint that was not followed is sent again: the broker may have lost it. At most `window` are under way.
+    """
+    rows = session.execute(
+        text(
+            """
+            WITH due AS (
+                SELECT id FROM shards
+                WHERE state = 'queued' AND run_at <= now()
+                  AND (dispatched_at IS NULL OR dispatched_at < now() - make_interval(secs => :again))
+                ORDER BY run_at, id
+                LIMIT greatest(0, :window - (SELECT count(*) FROM shards WHERE state = 'queued'
+                                             AND dispatched_at >= now() - make_interval(secs => :again)))
+                FOR UPDATE SKIP LOCKED
+            )
+            UPDATE shards s SET dispatched_at = now() FROM due WHERE s.id = due.id RETURNING s.id, s.queue
+            """
+        ),
+        {"again": again_seconds, "window": window},
+    )
+    return sorted((row[0], row[1]) for row in rows)
+
+
+def undispatch(session: Session, shard_ids: Sequence[str]) -> None:
+    """Take back the mark of hints that could not be sent, so that they are due again at once."""
+    session.execute(
+        text("UPDATE shards SET dispatched_at = NULL WHERE id = ANY(:shards) AND state = 'queued'"),
+        {"shards": list(shard_ids)},
+    )
+
+
+# --- Shared -----------------------------------------------------------------------------------------------------------
+
+
+def _lock(session: Session, job_id: str) -> None:
+    session.execute(text("SELECT 1 FROM jobs WHERE id = :job FOR UPDATE"), {"job": job_id})
+
+
+def _is_cancelled(session: Session, job_id: str) -> bool:
+    return session.scalar(select(Job.cancel_requested_at).where(Job.id == job_id)) is not None
+
+
+def _fail(session: Session, shard_id: str, fence: int, job_id: str, error: dict[str, Any], permanent: bool) -> None:
+    row = session.execute(
+        text(
+            """
+            UPDATE shards
+            SET state = CASE WHEN :cancelled THEN 'cancelled'
+                             WHEN :permanent OR attempt >= max_attempts THEN 'failed' ELSE 'queued' END,
+                finished_at = CASE WHEN :cancelled OR :permanent OR attempt >= max_attempts THEN now() END,
+                run_at = now() + make_interval(secs => least(:most, power(2, attempt - 1)::float8)),
+                dispatched_at = NULL, lease_owner = NULL, lease_expires_at = NULL, error = :error
+            WHERE id = :shard AND fence = :fence AND state = 'running'
+            RETURNING state, attempt
+            """
+        ).bindparams(_jsonb("error")),
+        {
+            "shard": shard_id,
+            "fence": fence,
+            "cancelled": _is_cancelled(session, job_id),
+            "permanent": permanent,
+            "most": MAX_BACKOFF_SECONDS,
+            "error": error,
+        },
+    ).first()
+    if row is None:
+        return
+    kind = {"queued": "shard.retried", "failed": "shard.failed", "cancelled": "shard.cancelled"}[row.state]
+    _event(session, job_id, kind, {"shard": shard_id, "attempt": row.attempt, "error": error})
+    _settle(session, job_id)
+
+
+def _settle(session: Session, job_id: str) -> None:
+    """Once nothing of a job waits or runs: bring on its stages, or end it. The job's row is locked."""
+    shards = session.execute(select(Shard.kind, Shard.state, Shard.error).where(Shard.job_id == job_id)).all()
+    measured = [shard.state for shard in shards if shard.kind == "measure"]
+    last = next(shard.state for shard in shards if shard.kind == "stages")
+    if any(state not in ENDED for state in measured) or last == "running":
+        return
+    cancelled = _is_cancelled(session, job_id)
+    if last == "queued":
+        if "succeeded" in measured and not cancelled:
+            session.execute(
+                text("UPDATE shards SET run_at = now() WHERE job_id = :job AND kind = 'stages' AND run_at = :never"),
+                {"job": job_id, "never": NEVER},
+            )
+            return
+        session.execute(
+            text("UPDATE shards SET state = 'cancelled', finished_at = now() WHERE job_id = :job AND kind = 'stages'"),
+            {"job": job_id},
+        )
+    failed = [shard for shard in shards if shard.state == "failed"]
+    state = "cancelled" if cancelled else "failed" if failed else "succeeded"
+    error = None
+    if state == "failed":
+        detail = f"{len(failed)} of {len(shards)} shards failed"
+        error = {"code": "shards_failed", "detail": detail, "first": failed[0].error}
+    session.execute(update(Job).where(Job.id == job_id).values(state=state, finished_at=text("now()"), error=error))
+    _event(session, job_id, f"job.{state}", {})
+
+
+def _event(session: Session, job_id: str, kind: str, data: dict[str, Any]) -> None:
+    tenant_id = select(Job.tenant_id).where(Job.id == job_id).scalar_subquery()
+    session.execute(insert(Event).values(tenant_id=tenant_id, job_id=job_id, kind=kind, data=data))
+
+
+def _jsonb(name: str) -> BindParameter[Any]:
+    return bindparam(name, type_=JSONB)

@@ -1,0 +1,125 @@
+"""Series and their checkpoints."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from llc.checkpoints import check_checkpoint
+from llc.data import ArrayInfo
+from llc.models import MODEL_SPEC
+from store import uploads
+from store.blobs import BlobStore
+from store.errors import ConflictError
+from store.ids import new_id
+from store.owned import find
+from store.tables import Checkpoint, Dataset, Job, Model, Series
+
+_ARRAYS = TypeAdapter(dict[str, ArrayInfo])
+
+
+@dataclass(frozen=True)
+class Extent:
+    """What a series has: how many checkpoints, from which step to which."""
+
+    num_checkpoints: int = 0
+    first_step: int | None = None
+    last_step: int | None = None
+
+
+def create_series(
+    session: Session, tenant_id: str, name: str, model_id: str, dataset_id: str, tags: dict[str, Any]
+) -> Series:
+    """An empty series. Raises: NotFoundError; InputError if the model can't be evaluated on the data set."""
+    model = find(session, Model, tenant_id, model_id)
+    dataset = find(session, Dataset, tenant_id, dataset_id)
+    MODEL_SPEC.validate_python(model.spec).check_data(_ARRAYS.validate_python(dataset.arrays))
+    series = Series(
+        id=new_id("ser"), tenant_id=tenant_id, name=name, model_id=model_id, dataset_id=dataset_id, tags=tags
+    )
+    session.add(series)
+    session.flush()
+    return series
+
+
+def extents(session: Session, series_ids: Sequence[str]) -> dict[str, Extent]:
+    """The extent of each of these series."""
+    query = (
+        select(Checkpoint.series_id, func.count(), func.min(Checkpoint.step), func.max(Checkpoint.step))
+        .where(Checkpoint.series_id.in_(series_ids))
+        .group_by(Checkpoint.series_id)
+    )
+    found = {series_id: Extent(count, first, last) for series_id, count, first, last in session.execute(query)}
+    return {series_id: found.get(series_id, Extent()) for series_id in series_ids}
+
+
+def delete_series(session: Session, tenant_id: str, series_id: str) -> None:
+    """Delete a series with its checkpoints, jobs and results. Raises: NotFoundError; ConflictError `job_running`."""
+    series = find(session, Series, tenant_id, series_id, lock="delete")
+    alive = select(Job.id).where(Job.series_id == series.id, Job.state.in_(("queued", "running"))).limit(1)
+    job_id = session.scalar(alive)
+    if job_id is not None:
+        raise ConflictError(
+            "job_running",
+            f"job '{job_id}' of series '{series.id}' has not ended",
+            f"wait for it, or POST /v1/jobs/{job_id}/cancel first",
+        )
+    session.delete(series)
+    session.flush()
+
+
+def add_checkpoint(
+    session: Session,
+    blobs: BlobStore,
+    tenant_id: str,
+    series_id: str,
+    step: int,
+    sha256: str,
+    metrics: dict[str, float],
+) -> tuple[Checkpoint, bool]:
+    """The checkpoint of a step, and whether it is new: the same blob again changes nothing.
+
+    Raises: NotFoundError; ConflictError `step_exists`; InputError if the file does not fill the model.
+    """
+    series = find(session, Series, tenant_id, series_id)
+    uploads.require_owned(session, tenant_id, sha256)
+    there = _at_step(session, series_id, step)
+    if there is not None:
+        return _same(there, sha256), False
+    model = find(session, Model, tenant_id, series.model_id)
+    session.commit()  # the file may be large: no transaction stays open while it is read
+    check_checkpoint(blobs.path(sha256), MODEL_SPEC.validate_python(model.spec).layout())
+    find(session, Series, tenant_id, series_id, lock="keep")
+    added = insert(Checkpoint).values(
+        id=new_id("ckp"), tenant_id=tenant_id, series_id=series_id, step=step, blob=sha256, metrics=metrics
+    )
+    checkpoint = session.scalar(added.on_conflict_do_nothing().returning(Checkpoint))
+    if checkpoint is not None:
+        return checkpoint, True
+    there = _at_step(session, series_id, step)
+    assert there is not None, "checkpoints are only deleted with their series, whose row is locked"
+    return _same(there, sha256), False
+
+
+def checkpoints(session: Session, series_id: str, after_step: int | None, limit: int) -> Sequence[Checkpoint]:
+    """At most `limit` checkpoints of a series by step, from the one after `after_step`."""
+    query = select(Checkpoint).where(Checkpoint.series_id == series_id).order_by(Checkpoint.step).limit(limit)
+    return session.scalars(query if after_step is None else query.where(Checkpoint.step > after_step)).all()
+
+
+def _at_step(session: Session, series_id: str, step: int) -> Checkpoint | None:
+    return session.scalar(select(Checkpoint).where(Checkpoint.series_id == series_id, Checkpoint.step == step))
+
+
+def _same(there: Checkpoint, sha256: str) -> Checkpoint:
+    if there.blob != sha256:
+        raise ConflictError(
+            "step_exists",
+            f"series '{there.series_id}' has a checkpoint of step {there.step} already, with other parameters",
+            "a checkpoint is never replaced; post another run as its own series",
+        )
+    return there

@@ -1,0 +1,273 @@
+"""The tables. Alembic's revisions make them; a test holds both together.
+
+Every clock is the database's (`now()`), every id the application's. What belongs to a tenant carries its id.
+"""
+
+from datetime import datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    DateTime,
+    Float,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+JOB_STATES = ("queued", "running", "succeeded", "failed", "cancelled")
+JSON = dict[str, Any]
+
+
+class Base(DeclarativeBase):
+    """Types and naming common to all tables."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        str: Text,
+        int: BigInteger,
+        float: Float(53),
+        bool: Boolean,
+        datetime: DateTime(timezone=True),
+        JSON: JSONB,
+        list[str]: JSONB,
+        list[JSON]: JSONB,
+    }
+
+
+def _created_at() -> Mapped[datetime]:
+    return mapped_column(server_default=func.now())
+
+
+def _tenant() -> Mapped[str]:
+    return mapped_column(ForeignKey("tenants.id", ondelete="CASCADE"))
+
+
+def _state_check() -> CheckConstraint:
+    return CheckConstraint(f"state IN {JOB_STATES}", name="state")
+
+
+class Tenant(Base):
+    """A lab: owns everything below."""
+
+    __tablename__ = "tenants"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    created_at: Mapped[datetime] = _created_at()
+
+
+class ApiKey(Base):
+    """A key `lh_<id>_<secret><crc>`, of which only the hash is kept."""
+
+    __tablename__ = "api_keys"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str] = _tenant()
+    name: Mapped[str]
+    secret_hash: Mapped[str] = mapped_column(unique=True)
+    scopes: Mapped[list[str]]
+    created_at: Mapped[datetime] = _created_at()
+    revoked_at: Mapped[datetime | None]
+    __table_args__ = (Index(None, "tenant_id"),)
+
+
+class Blob(Base):
+    """Bytes on disk, addressed by their SHA-256."""
+
+    __tablename__ = "blobs"
+    sha256: Mapped[str] = mapped_column(primary_key=True)
+    size: Mapped[int]
+    created_at: Mapped[datetime] = _created_at()
+    __table_args__ = (CheckConstraint("sha256 ~ '^[0-9a-f]{64}$'", name="sha256"),)
+
+
+class BlobOwner(Base):
+    """Who posted a blob. A tenant learns nothing of blobs it doesn't own."""
+
+    __tablename__ = "blob_owners"
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id", ondelete="CASCADE"), primary_key=True)
+    sha256: Mapped[str] = mapped_column(ForeignKey("blobs.sha256"), primary_key=True)
+    created_at: Mapped[datetime] = _created_at()
+
+
+class Dataset(Base):
+    """Named arrays of n samples. `arrays`: {name: llc.data.ArrayInfo}."""
+
+    __tablename__ = "datasets"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str] = _tenant()
+    name: Mapped[str]
+    blob: Mapped[str] = mapped_column(ForeignKey("blobs.sha256"))
+    arrays: Mapped[JSON]
+    num_samples: Mapped[int]
+    created_at: Mapped[datetime] = _created_at()
+    __table_args__ = (Index(None, "tenant_id", "id"),)
+
+
+class Model(Base):
+    """A model described by data. `spec`: llc.models.ModelSpec."""
+
+    __tablename__ = "models"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str] = _tenant()
+    name: Mapped[str]
+    spec: Mapped[JSON]
+    num_parameters: Mapped[int]
+    created_at: Mapped[datetime] = _created_at()
+    __table_args__ = (Index(None, "tenant_id", "id"),)
+
+
+class Series(Base):
+    """The checkpoints of one training run, with the model they fill and the data they are measured on."""
+
+    __tablename__ = "series"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str] = _tenant()
+    name: Mapped[str]
+    model_id: Mapped[str] = mapped_column(ForeignKey("models.id"))
+    dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"))
+    tags: Mapped[JSON] = mapped_column(server_default=text("'{}'::jsonb"))
+    created_at: Mapped[datetime] = _created_at()
+    __table_args__ = (Index(None, "tenant_id", "id"),)
+
+
+class Checkpoint(Base):
+    """A step of training and the parameters there."""
+
+    __tablename__ = "checkpoints"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str] = _tenant()
+    series_id: Mapped[str] = mapped_column(ForeignKey("series.id", ondelete="CASCADE"))
+    step: Mapped[int]
+    blob: Mapped[str] = mapped_column(ForeignKey("blobs.sha256"))
+    metrics: Mapped[JSON] = mapped_column(server_default=text("'{}'::jsonb"))
+    created_at: Mapped[datetime] = _created_at()
+    __table_args__ = (UniqueConstraint("series_id", "step"), CheckConstraint("step >= 0", name="step"))
+
+
+class Job(Base):
+    """Measures and settings (llc.settings.JobSettings) applied to a series."""
+
+    __tablename__ = "jobs"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str] = _tenant()
+    series_id: Mapped[str] = mapped_column(ForeignKey("series.id", ondelete="CASCADE"))
+    settings: Mapped[JSON]
+    state: Mapped[str] = mapped_column(server_default="queued")
+    cancel_requested_at: Mapped[datetime | None]
+    error: Mapped[JSON | None] = mapped_column(JSONB(none_as_null=True))
+    created_at: Mapped[datetime] = _created_at()
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    __table_args__ = (_state_check(), Index(None, "tenant_id", "id"), Index(None, "series_id", "id"))
+
+
+class Shard(Base):
+    """The unit of lease: checkpoints of a job that one process computes together, or the job's last act, its stages.
+
+    kind 'measure' | 'stages'; the stages wait, with a run_at that never comes, until all others have ended.
+    """
+
+    __tablename__ = "shards"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    ordinal: Mapped[int] = mapped_column(Integer)
+    kind: Mapped[str] = mapped_column(server_default="measure")
+    queue: Mapped[str] = mapped_column(server_default="auto")
+    checkpoint_ids: Mapped[list[str]]
+    plan: Mapped[JSON | None] = mapped_column(JSONB(none_as_null=True))
+    state: Mapped[str] = mapped_column(server_default="queued")
+    run_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    dispatched_at: Mapped[datetime | None]
+    attempt: Mapped[int] = mapped_column(Integer, server_default="0")
+    max_attempts: Mapped[int] = mapped_column(Integer, server_default="5")
+    fence: Mapped[int] = mapped_column(server_default="0")
+    lease_owner: Mapped[str | None]
+    lease_expires_at: Mapped[datetime | None]
+    work_total: Mapped[int] = mapped_column(server_default="0")
+    work_done: Mapped[int] = mapped_column(server_default="0")
+    error: Mapped[JSON | None] = mapped_column(JSONB(none_as_null=True))
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    __table_args__ = (
+        _state_check(),
+        CheckConstraint("kind IN ('measure', 'stages')", name="kind"),
+        CheckConstraint("queue IN ('auto', 'cpu', 'gpu')", name="queue"),
+        UniqueConstraint("job_id", "ordinal"),
+        Index("ix_shards_due", "run_at", postgresql_where=text("state = 'queued'")),
+        Index("ix_shards_leased", "lease_expires_at", postgresql_where=text("state = 'running'")),
+    )
+
+
+class Result(Base):
+    """What one measure of one job found at one checkpoint: exactly one row.
+
+    quantities: {quantity: {value, std_error}}, null where there is no finite number; details: what else there is.
+    """
+
+    __tablename__ = "results"
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    checkpoint_id: Mapped[str] = mapped_column(ForeignKey("checkpoints.id", ondelete="CASCADE"), primary_key=True)
+    measure: Mapped[str] = mapped_column(primary_key=True)
+    shard_id: Mapped[str] = mapped_column(ForeignKey("shards.id", ondelete="CASCADE"))
+    fence: Mapped[int]
+    quantities: Mapped[JSON]
+    details: Mapped[JSON]
+    verdict: Mapped[str]
+    reason: Mapped[str]
+    draws: Mapped[str | None] = mapped_column(ForeignKey("blobs.sha256"))
+    created_at: Mapped[datetime] = _created_at()
+    __table_args__ = (Index(None, "shard_id"),)
+
+
+class Stage(Base):
+    """A transition or a plateau of a job's LLC curve. kind 'transition' | 'plateau'; type 'A', 'B' or null: neither."""
+
+    __tablename__ = "stages"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    ordinal: Mapped[int] = mapped_column(Integer)
+    kind: Mapped[str]
+    type: Mapped[str | None]
+    from_step: Mapped[int]
+    to_step: Mapped[int]
+    delta_loss: Mapped[float | None]
+    delta_loss_std_error: Mapped[float | None]
+    delta_llc: Mapped[float | None]
+    delta_llc_std_error: Mapped[float | None]
+    details: Mapped[JSON]
+    __table_args__ = (
+        UniqueConstraint("job_id", "ordinal"),
+        CheckConstraint("kind IN ('transition', 'plateau')", name="kind"),
+        CheckConstraint("type IN ('A', 'B')", name="type"),
+    )
+
+
+class Event(Base):
+    """What happened to a job, in order. kind: `job.queued`, `shard.started`, `job.succeeded`, ..."""
+
+    __tablename__ = "events"
+    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    tenant_id: Mapped[str] = _tenant()
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    kind: Mapped[str]
+    data: Mapped[JSON]
+    created_at: Mapped[datetime] = _created_at()
+    __table_args__ = (Index(None, "job_id", "id"),)

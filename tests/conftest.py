@@ -1,0 +1,77 @@
+"""One real PostgreSQL and one real Valkey for the whole test session, in a folder of their own."""
+
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+from sqlalchemy import Engine
+
+from lambdahat.stack.folder import DataFolder
+from lambdahat.stack.postgres import Postgres
+from lambdahat.stack.valkey import Valkey
+from store.database import connect
+
+
+@pytest.fixture(scope="session")
+def servers_folder() -> Iterator[DataFolder]:
+    """A data root with a short path, which the servers' account can reach: pytest's own folders are 0700."""
+    root = Path(tempfile.mkdtemp(prefix="lh-", dir="/tmp"))
+    try:
+        with DataFolder(root) as folder:
+            yield folder
+    finally:
+        shutil.rmtree(root)
+
+
+@pytest.fixture(scope="session")
+def postgres_url(servers_folder: DataFolder) -> Iterator[str]:
+    """The administrator's URL of a real PostgreSQL."""
+    postgres = Postgres(servers_folder)
+    with postgres.running():
+        yield postgres.admin_url
+
+
+@pytest.fixture(scope="session")
+def broker_url(servers_folder: DataFolder) -> Iterator[str]:
+    """The URL of a real Valkey, in kombu's spelling."""
+    valkey = Valkey(servers_folder)
+    with valkey.running():
+        yield valkey.url
+
+
+@pytest.fixture(scope="session")
+def database_url(postgres_url: str) -> Iterator[str]:
+    """The URL of a fresh database with all migrations applied."""
+    name = f"test_{secrets.token_hex(4)}"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    url = postgres_url.replace("@/postgres?", f"@/{name}?")
+    subprocess.run(
+        [sys.executable, "-m", "store.admin", "migrate"],
+        env={
+            **os.environ,
+            "LAMBDAHAT_DATABASE_URL": url,
+            "LAMBDAHAT_BROKER_URL": "memory://",
+            "LAMBDAHAT_BLOB_DIR": ".",
+        },
+        check=True,
+    )
+    yield url
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture(scope="session")
+def engine(database_url: str) -> Iterator[Engine]:
+    """Straight to that database."""
+    engine = connect(database_url)
+    yield engine
+    engine.dispose()
