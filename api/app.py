@@ -1,0 +1,39 @@
+"""The HTTP service, put together."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi.concurrency import run_in_threadpool
+
+from api import blobs, checkpoints, curves, datasets, health, jobs, keys, logs, models, openapi, pages, problems, series
+from api.dependencies import State
+from api.middleware import BodyLimit, RequestLog
+from store.blobs import BlobStore
+from store.database import connect
+from store.settings import StoreSettings
+
+ABANDONED_SECONDS = 24 * 3600.0
+
+
+def create_app() -> FastAPI:
+    """The service, configured by the environment (`LAMBDAHAT_*`). Connects to nothing before the first request."""
+    logs.join_standard_log()
+    settings = StoreSettings.model_validate({})
+    shared = State(settings, connect(settings.database_url), BlobStore(settings.blob_dir))
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        await run_in_threadpool(shared.blobs.remove_abandoned, ABANDONED_SECONDS)
+        yield
+        shared.engine.dispose()
+
+    app = FastAPI(title="lambdahat", version=openapi.VERSION, description=openapi.DESCRIPTION, lifespan=lifespan)
+    app.state.shared = shared
+    for resource in (keys, blobs, datasets, models, series, checkpoints, jobs, curves, health, pages):
+        app.include_router(resource.router)
+    problems.install(app)
+    openapi.install(app)
+    app.add_middleware(BodyLimit)
+    app.add_middleware(RequestLog)
+    return app

@@ -1,0 +1,87 @@
+"""/v1/blobs: bytes by their SHA-256, for data sets and checkpoints to refer to."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.dependencies import Reader, Shared, State, Writer
+from api.fields import Body, Sha256
+from api.problems import RESPONSES
+from store import uploads
+from store.errors import TooLargeError
+
+router = APIRouter(prefix="/v1", tags=["blobs"], responses=RESPONSES)
+
+_RAW_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+_HASH = "0f343b0931126a20f133d67c2b018a3b1d2c34c6f4b6b8a1f2d7c9e1a3b5d7f9"
+
+
+class BlobOut(BaseModel):
+    """A blob that the tenant owns."""
+
+    sha256: str
+    size: int
+
+
+class CheckBlobs(Body):
+    """Hashes to ask about."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"sha256": [_HASH]}]})
+    sha256: list[Sha256] = Field(max_length=10_000)
+
+
+class CheckedBlobs(BaseModel):
+    """Which blobs need no upload, and which do."""
+
+    owned: list[str]
+    missing: list[str]
+
+
+@router.put(
+    "/blobs/{sha256}",
+    summary="Upload a file",
+    status_code=201,
+    responses={200: {"model": BlobOut, "description": "You owned it already."}},
+    openapi_extra=_RAW_BODY,
+)
+async def put_blob(
+    sha256: Annotated[Sha256, Path(description="SHA-256 of the body, as 64 hexadecimal digits.")],
+    request: Request,
+    response: Response,
+    key: Writer,
+    shared: Shared,
+) -> BlobOut:
+    """The raw bytes are hashed while they are written; if they hash to something else, nothing is kept."""
+    limit = shared.settings.max_blob_bytes
+    if int(request.headers.get("Content-Length", "0")) > limit:
+        raise TooLargeError("the upload", limit)
+    with shared.blobs.upload(limit) as upload:
+        async for chunk in request.stream():
+            await run_in_threadpool(upload.write, chunk)
+        size = await run_in_threadpool(upload.keep, sha256)
+    if not await run_in_threadpool(_add_owner, shared, key.tenant_id, sha256, size):
+        response.status_code = 200
+    return BlobOut(sha256=sha256, size=size)
+
+
+def _add_owner(shared: State, tenant_id: str, sha256: str, size: int) -> bool:
+    with shared.session() as session:
+        return uploads.add_owner(session, tenant_id, sha256, size)
+
+
+@router.post("/blobs:check", summary="Which of these files need no upload")
+def check_blobs(body: CheckBlobs, key: Reader, shared: Shared) -> CheckedBlobs:
+    with shared.session() as session:
+        owned = uploads.owned(session, key.tenant_id, body.sha256)
+    hashes = list(dict.fromkeys(body.sha256))
+    return CheckedBlobs(
+        owned=[sha256 for sha256 in hashes if sha256 in owned],
+        missing=[sha256 for sha256 in hashes if sha256 not in owned],
+    )

@@ -1,0 +1,64 @@
+"""What endpoints ask for: the process's database and blobs, and the caller."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from api.problems import ForbiddenError
+from store.blobs import BlobStore
+from store.errors import UnauthorizedError
+from store.keys import Scope, find_key
+from store.settings import StoreSettings
+from store.tables import ApiKey
+
+
+@dataclass(frozen=True)
+class State:
+    """What the endpoints of one process share."""
+
+    settings: StoreSettings
+    engine: Engine
+    blobs: BlobStore
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """A session, committed at the end, rolled back on an error.
+
+        To be opened and closed in one thread, by an endpoint's body and not by a dependency: who has a connection and
+        waits for a thread of the pool would wait for those who have a thread and wait for a connection.
+        """
+        with Session(self.engine, expire_on_commit=False) as session:
+            yield session
+            session.commit()
+
+
+def _state(request: Request) -> State:
+    return request.app.state.shared
+
+
+Shared = Annotated[State, Depends(_state)]
+
+_bearer = HTTPBearer(auto_error=False, bearerFormat="lh_…", description="An API key.")
+
+
+def _require(scope: Scope) -> Callable[..., ApiKey]:
+    def caller(given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)], shared: Shared) -> ApiKey:
+        if given is None:
+            raise UnauthorizedError("there is no API key", "send the header 'Authorization: Bearer lh_…'")
+        with shared.session() as session:
+            key = find_key(session, given.credentials)
+        if scope not in key.scopes:
+            raise ForbiddenError(scope)
+        return key
+
+    return caller
+
+
+Reader = Annotated[ApiKey, Depends(_require("read"))]
+Writer = Annotated[ApiKey, Depends(_require("write"))]

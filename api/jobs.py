@@ -1,0 +1,203 @@
+"""/v1/jobs: measures applied to a series."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from sqlalchemy import Row
+from sqlalchemy.orm import Session
+
+from api.dependencies import Reader, Shared, Writer
+from api.fields import Estimate, Id, Step, Timestamp
+from api.paging import After, Limit, Page, page, position
+from api.problems import RESPONSES
+from llc.settings import JobSettings
+from store import queue
+from store.owned import find, newest
+from store.results import events, results
+from store.tables import Event, Job, Result, Series
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses=RESPONSES)
+
+_EXAMPLE = {
+    "series": "ser_0192f0c1b7a87c3e9d0f1a2b3c4d5e6f",
+    "measures": {"loss": {}, "llc": {"gamma": 100.0, "num_chains": 4, "num_draws": 200}, "hessian": {}},
+}
+
+State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+
+
+class NewJob(JobSettings):
+    """A job over all checkpoints that the series has now. What is left out takes its default."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
+    series: Id
+
+    def settings(self) -> JobSettings:
+        """What to compute."""
+        return JobSettings.model_validate(self.model_dump(exclude={"series"}))
+
+
+class ProgressOut(BaseModel):
+    """How far a job is."""
+
+    done: int = Field(description="Row-steps done: a row is one chain at one checkpoint.")
+    total: int
+    fraction: float
+    shards: dict[State, int]
+    rate: float | None = Field(description="Row-steps per second.")
+    seconds_left: float | None
+
+
+class JobOut(BaseModel):
+    """A job and how far it is."""
+
+    id: str
+    series: str
+    state: State
+    settings: JobSettings
+    progress: ProgressOut
+    error: dict[str, Any] | None
+    created_at: Timestamp
+    started_at: Timestamp | None
+    finished_at: Timestamp | None
+
+
+class EventOut(BaseModel):
+    """Something that happened to a job."""
+
+    model_config = ConfigDict(from_attributes=True)
+    id: int
+    kind: str
+    data: dict[str, Any]
+    created_at: Timestamp
+
+
+class Events(BaseModel):
+    """What happened to a job, in order."""
+
+    data: list[EventOut]
+
+
+class ResultOut(BaseModel):
+    """What one measure found at one checkpoint, and whether to believe it."""
+
+    checkpoint: str
+    step: int
+    measure: str
+    quantities: dict[str, Estimate]
+    details: dict[str, Any]
+    verdict: str
+    reason: str
+    draws: str | None
+
+
+_CURSOR = TypeAdapter(Id)
+_RESULT_CURSOR = TypeAdapter(tuple[Step, Id])
+
+
+def _show(session: Session, rows: Sequence[Job]) -> list[JobOut]:
+    found = queue.progress(session, [row.id for row in rows])
+    return [
+        JobOut.model_validate(
+            {
+                "id": row.id,
+                "series": row.series_id,
+                "state": row.state,
+                "settings": row.settings,
+                "progress": _progress(found.get(row.id, queue.Progress())),
+                "error": row.error,
+                "created_at": row.created_at,
+                "started_at": row.started_at,
+                "finished_at": row.finished_at,
+            }
+        )
+        for row in rows
+    ]
+
+
+def _progress(progress: queue.Progress) -> ProgressOut:
+    fraction = progress.done / progress.total if progress.total else 0.0
+    return ProgressOut.model_validate({**asdict(progress), "fraction": fraction})
+
+
+def _show_results(rows: Sequence[Row[Result, int]]) -> list[ResultOut]:
+    return [
+        ResultOut(
+            checkpoint=result.checkpoint_id,
+            step=step,
+            measure=result.measure,
+            quantities=result.quantities,
+            details=result.details,
+            verdict=result.verdict,
+            reason=result.reason,
+            draws=result.draws,
+        )
+        for result, step in rows
+    ]
+
+
+@router.post("", summary="Run measures over a series", status_code=202)
+def post_job(body: NewJob, response: Response, key: Writer, shared: Shared) -> JobOut:
+    with shared.session() as session:
+        series = find(session, Series, key.tenant_id, body.series, lock="keep")
+        job = queue.create_job(session, key.tenant_id, series, body.settings())
+        response.headers["Location"] = f"/v1/jobs/{job.id}"
+        return _show(session, [job])[0]
+
+
+@router.get("", summary="List jobs, newest first")
+def list_jobs(
+    key: Reader,
+    shared: Shared,
+    series: Annotated[str | None, Query(description="Of this series only.")] = None,
+    limit: Limit = 50,
+    after: After = None,
+) -> Page[JobOut]:
+    with shared.session() as session:
+        where = [] if series is None else [Job.series_id == find(session, Series, key.tenant_id, series).id]
+        rows = newest(session, Job, key.tenant_id, position(after, _CURSOR), limit + 1, *where)
+        return page(rows, limit, lambda row: row.id, lambda shown: _show(session, shown))
+
+
+@router.get("/{job_id}", summary="Get a job and its progress")
+def get_job(job_id: str, key: Reader, shared: Shared) -> JobOut:
+    with shared.session() as session:
+        return _show(session, [find(session, Job, key.tenant_id, job_id)])[0]
+
+
+@router.post("/{job_id}/cancel", summary="Cancel a job", status_code=202)
+def cancel_job(job_id: str, key: Writer, shared: Shared) -> JobOut:
+    """What runs hears of it within seconds; what was found stays. A job that has ended is left as it is."""
+    with shared.session() as session:
+        job = find(session, Job, key.tenant_id, job_id)
+        queue.request_cancel(session, job)
+        session.refresh(job)
+        return _show(session, [job])[0]
+
+
+@router.get("/{job_id}/events", summary="What happened to a job, in order")
+def list_events(
+    job_id: str,
+    key: Reader,
+    shared: Shared,
+    after: Annotated[int, Query(ge=0, lt=2**63, description="Id of the last event that you know.")] = 0,
+    limit: Limit = 1000,
+) -> Events:
+    with shared.session() as session:
+        job = find(session, Job, key.tenant_id, job_id)
+        return Events(data=[_show_event(event) for event in events(session, job.id, after, limit)])
+
+
+def _show_event(event: Event) -> EventOut:
+    return EventOut.model_validate(event)
+
+
+@router.get("/{job_id}/results", summary="What was found at each checkpoint")
+def list_results(job_id: str, key: Reader, shared: Shared, limit: Limit = 50, after: After = None) -> Page[ResultOut]:
+    with shared.session() as session:
+        job = find(session, Job, key.tenant_id, job_id)
+        rows = results(session, job.id, position(after, _RESULT_CURSOR), limit + 1)
+        return page(rows, limit, lambda row: (row[1], row[0].measure), _show_results)

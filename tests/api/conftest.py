@@ -1,0 +1,95 @@
+"""The real service under uvicorn on loopback, over the real PostgreSQL; a fresh tenant for each test."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import uvicorn
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from api.app import create_app
+from store import keys, tenants
+from store.database import connect
+from store.ids import new_id
+from tests.api.lab import Lab
+
+
+@pytest.fixture(scope="session")
+def blob_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the service keeps its blobs."""
+    return tmp_path_factory.mktemp("blobs")
+
+
+@pytest.fixture(scope="session")
+def environment(database_url: str, broker_url: str, blob_dir: Path) -> dict[str, str]:
+    """What configures the service."""
+    return {
+        "LAMBDAHAT_DATABASE_URL": database_url,
+        "LAMBDAHAT_BROKER_URL": broker_url,
+        "LAMBDAHAT_BLOB_DIR": str(blob_dir),
+        "LAMBDAHAT_MAX_BLOB_BYTES": "3000000",
+    }
+
+
+@pytest.fixture(scope="session")
+def engine(database_url: str) -> Iterator[Engine]:
+    """Straight to the database."""
+    engine = connect(database_url)
+    yield engine
+    engine.dispose()
+
+
+@contextmanager
+def serving(environment: dict[str, str]) -> Iterator[str]:
+    """The URL of a service of its own, in a thread."""
+    with pytest.MonkeyPatch.context() as patch, socket.create_server(("127.0.0.1", 0)) as listener:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        config = uvicorn.Config(create_app(), log_config=None, access_log=False, ws="none")
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            while not server.started:
+                assert thread.is_alive(), "the service did not start"
+                time.sleep(0.01)
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@pytest.fixture(scope="session")
+def url(environment: dict[str, str]) -> Iterator[str]:
+    """The service that most tests share."""
+    with serving(environment) as url:
+        yield url
+
+
+@pytest.fixture
+def lab(url: str, engine: Engine, blob_dir: Path) -> Iterator[Lab]:
+    """A fresh tenant with a key."""
+    with new_lab(url, engine, blob_dir) as lab:
+        yield lab
+
+
+@pytest.fixture
+def other_lab(url: str, engine: Engine, blob_dir: Path) -> Iterator[Lab]:
+    """Another tenant."""
+    with new_lab(url, engine, blob_dir) as lab:
+        yield lab
+
+
+@contextmanager
+def new_lab(url: str, engine: Engine, blob_dir: Path) -> Iterator[Lab]:
+    """A tenant and its client."""
+    with Session(engine) as session, session.begin():
+        tenant = tenants.ensure_tenant(session, new_id("ten"))
+        tenant_id, key = tenant.id, keys.create_key(session, tenant.id, "test")
+    with Lab(url, key, tenant_id, engine, blob_dir) as lab:
+        yield lab

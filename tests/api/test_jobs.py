@@ -1,0 +1,221 @@
+"""Jobs from post to curve. The results are put in by hand: what a worker finds is its own tests' matter."""
+
+import csv
+import io
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from llc.settings import JobSettings
+from store import queue
+from store.ids import new_id
+from store.tables import Shard
+from tests.api.lab import Lab, refused
+
+STEPS = (0, 10, 100)
+
+
+def estimate(value: float | None, std_error: float | None = 0.5) -> dict[str, float | None]:
+    return {"value": value, "std_error": std_error}
+
+
+def work(lab: Lab, job: str, llc: dict[int, float | None]) -> None:
+    """End every shard of a job as a worker does: with a loss, the given llc, and one transition."""
+    steps = {checkpoint["id"]: checkpoint["step"] for checkpoint in _checkpoints(lab, job)}
+    stages: list[dict[str, Any]] = [
+        _stage(0, "plateau", None, 0, 10),
+        _stage(1, "transition", "B", 10, 100),
+    ]
+    with Session(lab.engine) as session, session.begin():
+        for shard in session.scalars(select(Shard).where(Shard.job_id == job).order_by(Shard.ordinal)).all():
+            lease = queue.claim(session, shard.id, "worker", 30)
+            assert lease is not None
+            results = [row for checkpoint in lease.checkpoint_ids for row in _results(checkpoint, steps, llc)]
+            queue.finish(session, lease, results, stages if lease.kind == "stages" else [])
+
+
+def _checkpoints(lab: Lab, job: str) -> list[dict[str, Any]]:
+    return lab.get(f"/v1/series/{lab.get(f'/v1/jobs/{job}').json()['series']}/checkpoints").json()["data"]
+
+
+def _results(checkpoint: str, steps: dict[str, int], llc: dict[int, float | None]) -> list[dict[str, Any]]:
+    value = llc[steps[checkpoint]]
+    rest = {"checkpoint_id": checkpoint, "details": {"draws": [1, 2]}, "draws": None}
+    verdict, reason = ("good", "") if value is not None else ("diverged", "the chains left")
+    return [
+        {**rest, "measure": "loss", "quantities": {"loss": estimate(0.25)}, "verdict": "good", "reason": ""},
+        {**rest, "measure": "llc", "quantities": {"llc": estimate(value)}, "verdict": verdict, "reason": reason},
+    ]
+
+
+def _stage(ordinal: int, kind: str, type_: str | None, from_step: int, to_step: int) -> dict[str, Any]:
+    return {
+        "id": new_id("stg"),
+        "ordinal": ordinal,
+        "kind": kind,
+        "type": type_,
+        "from_step": from_step,
+        "to_step": to_step,
+        "delta_loss": -0.5,
+        "delta_loss_std_error": None,
+        "delta_llc": 3.25,
+        "delta_llc_std_error": 0.5,
+        "details": {"z": 6.5},
+    }
+
+
+@pytest.fixture
+def series(lab: Lab) -> str:
+    """A series of three checkpoints."""
+    series = lab.series()
+    for step in STEPS:
+        lab.checkpoint(series, step)
+    return series
+
+
+def test_a_job_is_accepted_and_waits(lab: Lab, series: str) -> None:
+    body = {
+        "series": series,
+        "measures": {"llc": {"gamma": 7, "sampler": {"epsilon": 1e-4}}},
+        "checkpoints_per_shard": 2,
+    }
+    response = lab.post("/v1/jobs", json=body)
+    assert response.status_code == 202
+    job = response.json()
+    assert response.headers["location"] == f"/v1/jobs/{job['id']}"
+    assert (job["series"], job["state"], job["error"]) == (series, "queued", None)
+    assert job["settings"]["measures"]["llc"]["gamma"] == 7
+    assert JobSettings.model_validate(job["settings"]).measures.loss is not None
+    progress = job["progress"]
+    assert progress["shards"] == {"queued": 2, "running": 0, "succeeded": 0, "failed": 0, "cancelled": 0}
+    assert progress["total"] > 0
+    assert (progress["done"], progress["fraction"], progress["rate"], progress["seconds_left"]) == (0, 0, None, None)
+    assert lab.get(f"/v1/jobs/{job['id']}").json() == job
+    assert lab.get("/v1/jobs", params={"series": series}).json()["data"] == [job]
+    assert lab.get("/v1/jobs", params={"series": lab.series()}).json()["data"] == []
+
+
+def test_the_defaults_of_a_job_are_the_settings_own(lab: Lab, series: str) -> None:
+    job = lab.post("/v1/jobs", json={"series": series}).json()
+    assert job["settings"] == JobSettings().model_dump(mode="json")
+
+
+def test_a_job_of_nothing_is_refused(lab: Lab) -> None:
+    series = lab.series()
+    before = lab.everything()
+    problem = refused(lab.post("/v1/jobs", json={"series": series}), 422, "empty_series")
+    assert problem["hint"]
+    assert lab.everything() == before
+
+
+def test_a_cancelled_job_ends_and_can_be_cancelled_again(lab: Lab, series: str) -> None:
+    job = lab.job(series)
+    response = lab.post(f"/v1/jobs/{job}/cancel")
+    assert response.status_code == 202
+    assert response.json()["state"] == "cancelled"
+    assert response.json()["finished_at"] is not None
+    again = lab.post(f"/v1/jobs/{job}/cancel")
+    assert (again.status_code, again.json()) == (202, response.json())
+
+
+def test_events_tell_what_happened(lab: Lab, series: str) -> None:
+    job = lab.job(series)
+    lab.post(f"/v1/jobs/{job}/cancel")
+    events = lab.get(f"/v1/jobs/{job}/events").json()["data"]
+    assert [event["kind"] for event in events] == ["job.queued", "job.cancel_requested", "job.cancelled"]
+    later = lab.get(f"/v1/jobs/{job}/events", params={"after": events[0]["id"]}).json()["data"]
+    assert later == events[1:]
+
+
+def test_a_finished_job_has_results(lab: Lab, series: str) -> None:
+    job = lab.job(series, checkpoints_per_shard=2)
+    work(lab, job, {0: 1.5, 10: None, 100: 3.0})
+    done = lab.get(f"/v1/jobs/{job}").json()
+    assert done["state"] == "succeeded"
+    assert done["progress"]["fraction"] == 1
+    assert done["progress"]["rate"] is None or done["progress"]["rate"] > 0
+
+    pages = [lab.get(f"/v1/jobs/{job}/results", params={"limit": 4}).json()]
+    pages.append(lab.get(f"/v1/jobs/{job}/results", params={"limit": 4, "after": pages[0]["next"]}).json())
+    found = [row for page in pages for row in page["data"]]
+    assert [(row["step"], row["measure"]) for row in found] == [(s, m) for s in STEPS for m in ("llc", "loss")]
+    diverged = found[2]
+    assert diverged["quantities"] == {"llc": {"value": None, "std_error": 0.5}}
+    assert (diverged["verdict"], diverged["reason"]) == ("diverged", "the chains left")
+    assert diverged["details"] == {"draws": [1, 2]}
+    assert diverged["checkpoint"].startswith("ckp_")
+
+
+def test_a_made_up_results_cursor_is_refused(lab: Lab, series: str) -> None:
+    refused(lab.get(f"/v1/jobs/{lab.job(series)}/results", params={"after": "e30"}), 422, "bad_cursor")
+
+
+def test_the_curve(lab: Lab, series: str) -> None:
+    empty = lab.get(f"/v1/series/{series}/curve").json()
+    assert empty == {"series": series, "job": None, "quantities": [], "points": []}
+    job = lab.job(series)
+    work(lab, job, {0: 1.5, 10: None, 100: 3.0})
+    lab.job(series)  # newer, but with nothing to show yet
+
+    curve = lab.get(f"/v1/series/{series}/curve").json()
+    assert (curve["series"], curve["job"], curve["quantities"]) == (series, job, ["loss", "llc"])
+    assert [point["step"] for point in curve["points"]] == list(STEPS)
+    assert curve["points"][0]["llc"] == {"value": 1.5, "std_error": 0.5, "verdict": "good"}
+    assert curve["points"][1]["llc"] == {"value": None, "std_error": 0.5, "verdict": "diverged"}
+    assert curve["points"][2]["loss"]["value"] == 0.25
+    assert curve["points"][0]["checkpoint"].startswith("ckp_")
+
+    part = lab.get(f"/v1/series/{series}/curve", params={"measure": "llc", "from_step": 1, "to_step": 100}).json()
+    assert part["quantities"] == ["llc"]
+    assert part["points"] == [{k: v for k, v in point.items() if k != "loss"} for point in curve["points"][1:]]
+    both = lab.get(f"/v1/series/{series}/curve", params={"measure": "llc,loss,hessian", "job": job}).json()
+    assert both == curve
+
+
+def test_the_curve_as_csv(lab: Lab, series: str) -> None:
+    work(lab, lab.job(series), {0: 1.5, 10: None, 100: 3.0})
+    response = lab.get(f"/v1/series/{series}/curve", params={"format": "csv"})
+    assert response.headers["content-type"] == "text/csv; charset=utf-8"
+    rows = list(csv.reader(io.StringIO(response.text)))
+    assert rows == [
+        ["step", "loss", "loss_std_error", "loss_verdict", "llc", "llc_std_error", "llc_verdict"],
+        ["0", "0.25", "0.5", "good", "1.5", "0.5", "good"],
+        ["10", "0.25", "0.5", "good", "", "0.5", "diverged"],
+        ["100", "0.25", "0.5", "good", "3.0", "0.5", "good"],
+    ]
+
+
+def test_a_quantity_that_the_job_has_not_is_named(lab: Lab, series: str) -> None:
+    path = f"/v1/series/{series}/curve"
+    job = lab.job(series)
+    assert lab.get(path, params={"measure": "lcl", "job": job}).json()["points"] == []
+    work(lab, job, {0: 1.5, 10: None, 100: 3.0})
+    problem = refused(lab.get(path, params={"measure": "lcl"}), 422, "unknown_measure")
+    assert "llc, loss" in problem["hint"]
+    assert lab.get(path, params={"measure": "llc", "from_step": 101}).json()["points"] == []
+    refused(lab.get(path, params={"measure": "a;b\0"}), 422, "unknown_measure")
+
+
+def test_a_job_of_another_series_is_not_this_ones(lab: Lab, series: str) -> None:
+    other = lab.series()
+    lab.checkpoint(other, 0)
+    job = lab.job(other)
+    for name in ("curve", "stages", "transitions"):
+        refused(lab.get(f"/v1/series/{series}/{name}", params={"job": job}), 404, "not_found")
+
+
+def test_stages_and_transitions(lab: Lab, series: str) -> None:
+    job = lab.job(series)
+    assert lab.get(f"/v1/series/{series}/stages").json() == {"series": series, "job": None, "data": []}
+    work(lab, job, {0: 1.5, 10: None, 100: 3.0})
+    stages = lab.get(f"/v1/series/{series}/stages").json()
+    transitions = lab.get(f"/v1/series/{series}/transitions", params={"job": job}).json()
+    assert [stage["kind"] for stage in stages["data"]] == ["plateau", "transition"]
+    assert transitions == {"series": series, "job": job, "data": stages["data"][1:]}
+    (found,) = transitions["data"]
+    assert (found["type"], found["from_step"], found["to_step"]) == ("B", 10, 100)
+    assert found["delta_loss"] == {"value": -0.5, "std_error": None}
+    assert found["delta_llc"] == {"value": 3.25, "std_error": 0.5}
+    assert found["details"] == {"z": 6.5}
