@@ -1,0 +1,146 @@
+"""kill -9 in the middle of a job: the child, the worker, Valkey. The job ends all the same, with exactly one result for
+each checkpoint and measure, and with the numbers of a job that nobody disturbed.
+"""
+
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+import lambdahat
+from lambdahat.objects import Job, Result, Series
+from lambdahat.stack import Stack
+
+CHECKPOINTS, SHARDS = 8, 8
+MEASURES = {
+    "loss": {},
+    "llc": {"batch_size": 16, "num_burnin_steps": 50, "num_draws": 1000, "gamma": 10.0, "sampler": {"epsilon": 1e-3}},
+}
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    """A stack whose leases end soon."""
+    folder = Path(tempfile.mkdtemp(prefix="lh-", dir="/tmp"))
+    folder.chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LAMBDAHAT_LEASE_SECONDS", "3")
+        patch.setenv("LAMBDAHAT_DISPATCH_AGAIN_SECONDS", "3")
+        with Stack(folder / "data", port=0, workers=2) as stack:
+            yield stack
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def client(stack: Stack) -> Iterator[lambdahat.Client]:
+    with lambdahat.Client(stack.url, stack.key) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def series(client: lambdahat.Client) -> Series:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((200, 3)).astype(np.float32)
+    dataset = client.create_dataset("points", x=x, y=(x.sum(1) > 0).astype(np.int64))
+    model = client.create_model("small", {"family": "mlp", "widths": [3, 8, 2], "activation": "tanh"})
+    series = client.create_series("a run", model, dataset)
+    shapes = {"layers.0.weight": (8, 3), "layers.0.bias": (8,), "layers.1.weight": (2, 8), "layers.1.bias": (2,)}
+    for step in range(CHECKPOINTS):
+        state = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+        client.add_checkpoint(series, step, state)
+    return series
+
+
+def run(client: lambdahat.Client, series: Series) -> Job:
+    return client.run(series, MEASURES, checkpoints_per_shard=1)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(client: lambdahat.Client, series: Series) -> dict[tuple[int, str], Any]:
+    """What a job finds that nobody disturbs."""
+    job = client.wait(run(client, series), timeout=120)
+    assert job.state == "succeeded"
+    return found(client, job)
+
+
+def found(client: lambdahat.Client, job: Job) -> dict[tuple[int, str], Any]:
+    """(step, measure) → everything that was measured there, once."""
+    results: list[Result] = list(client.results(job))
+    numbers = {(result.step, result.measure): (result.quantities, result.details, result.verdict) for result in results}
+    assert len(numbers) == len(results) == CHECKPOINTS * len(MEASURES)
+    return numbers
+
+
+def kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+
+
+def computing(stack: Stack) -> list[int]:
+    """Children that do mathematics now."""
+    children = psutil.Process(stack.pids()["worker"]).children()
+    return [child.pid for child in children if "worker.child" in " ".join(child.cmdline())]
+
+
+def kill_a_child(stack: Stack) -> None:
+    kill(computing(stack)[0])
+
+
+def kill_the_worker(stack: Stack) -> None:
+    children = computing(stack)
+    kill(stack.pids()["worker"])
+    _, alive = psutil.wait_procs([psutil.Process(pid) for pid in children if psutil.pid_exists(pid)], timeout=5)
+    assert not alive, "the children outlived their worker"
+
+
+def kill_valkey(stack: Stack) -> None:
+    kill(stack.pids()["valkey"])
+
+
+def kill_the_sweeper(stack: Stack) -> None:
+    kill(stack.pids()["sweeper"])
+
+
+def kill_postgres(stack: Stack) -> None:
+    kill(stack.pids()["postgres"])
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        [kill_a_child],
+        [kill_the_worker],
+        [kill_valkey],
+        [kill_postgres],
+        [kill_a_child, kill_the_sweeper, kill_the_worker, kill_valkey],
+    ],
+    ids=lambda faults: ", ".join(fault.__name__ for fault in faults),
+)
+def test_a_job_survives(
+    stack: Stack,
+    client: lambdahat.Client,
+    series: Series,
+    undisturbed: dict[tuple[int, str], Any],
+    faults: list[Callable[[Stack], None]],
+) -> None:
+    job = run(client, series)
+    for fault in faults:
+        deadline = time.monotonic() + 60
+        while True:  # in the middle: something runs now, and something is still to do
+            now = client.job(job)
+            assert not now.is_finished, "the job ended before the fault"
+            assert time.monotonic() < deadline
+            if now.progress.shards["running"] and computing(stack):
+                break
+            time.sleep(0.05)
+        fault(stack)
+    ended = client.wait(job, timeout=120)
+    assert ended.state == "succeeded", ended.error
+    assert found(client, ended) == undisturbed

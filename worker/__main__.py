@@ -1,0 +1,53 @@
+"""`python -m worker`: a Celery worker whose threads each supervise one child process of mathematics."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+
+def main() -> None:
+    """Read the command line and work until told to stop."""
+    parser = argparse.ArgumentParser(prog="python -m worker", description=__doc__)
+    parser.add_argument("--device", choices=["auto", "cpu", "gpu"], default="auto", help="auto: gpu where there is one")
+    parser.add_argument("--concurrency", type=int, help="children at once; default: one per GPU, or one per core")
+    parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
+    arguments = parser.parse_args()
+
+    gpus = count_gpus()
+    device = arguments.device if arguments.device != "auto" else "gpu" if gpus else "cpu"
+    concurrency = arguments.concurrency or (gpus if device == "gpu" else count_cores()) or 1
+
+    from worker.app import app, supervisor  # reads LAMBDAHAT_*, so not before --help
+
+    if device == "gpu":
+        supervisor.use_gpus(max(gpus, 1))
+    app.worker_main(
+        [
+            "worker",
+            "--pool=threads",
+            f"--concurrency={concurrency}",
+            f"--queues=auto,{device}",
+            f"--hostname={device}-{os.getpid()}@%h",
+            f"--loglevel={arguments.log_level}",
+            "--without-gossip",
+            "--without-mingle",
+        ]
+    )
+
+
+def count_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def count_gpus() -> int:
+    """NVIDIA GPUs that this process may use, without initialising CUDA."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
+    return sum(1 for path in Path("/dev").glob("nvidia*") if path.name.removeprefix("nvidia").isdigit())
+
+
+if __name__ == "__main__":
+    main()

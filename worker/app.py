@@ -1,0 +1,42 @@
+"""The Celery app. A message carries the id of a shard and nothing else: PostgreSQL is the truth."""
+
+from celery import Celery
+from celery.signals import worker_shutting_down
+
+from store.settings import StoreSettings
+from worker.supervisor import Supervisor
+
+QUEUES = ("auto", "cpu", "gpu")
+RUN_SHARD = "worker.run_shard"
+
+settings = StoreSettings.model_validate({})  # from the environment
+app = Celery("lambdahat", broker=settings.broker_url)
+app.conf.update(
+    task_acks_late=False,  # the database sends a lost hint again
+    worker_prefetch_multiplier=1,
+    task_ignore_result=True,
+    task_publish_retry=False,  # the sweeper tries again by itself
+    task_default_queue=QUEUES[0],
+    worker_enable_remote_control=True,  # off, a worker can stall for ever after a broker outage
+    broker_connection_retry_on_startup=True,
+    broker_connection_max_retries=None,
+    broker_transport_options={
+        "socket_timeout": 10,
+        "socket_connect_timeout": 5,
+        "socket_keepalive": True,
+        "health_check_interval": 5,
+    },
+)
+
+supervisor = Supervisor(settings)
+
+
+@app.task(name=RUN_SHARD)
+def run_shard(shard_id: str) -> None:
+    """Run a shard, if it is still due."""
+    supervisor.run(shard_id)
+
+
+@worker_shutting_down.connect
+def _stop(**_: object) -> None:
+    supervisor.stop()

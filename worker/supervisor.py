@@ -1,0 +1,160 @@
+"""Runs leased shards: a thin layer between the job protocol and a child process that does the mathematics.
+
+One supervisor a worker process, one thread a shard. Children are kept for the next shard as long as all goes well.
+"""
+
+import logging
+import os
+import queue as queues
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from llc.errors import InputError
+from store import queue
+from store.blobs import BlobStore
+from store.database import connect
+from store.ids import new_id
+from store.queue import Lease, LeaseLostError
+from store.settings import StoreSettings
+from worker import work
+from worker.process import ChildDiedError, ChildProcess
+
+log = logging.getLogger(__name__)
+
+WRITE_AGAIN_SECONDS = 1.0
+
+
+class _CancelledError(Exception):
+    """The job is to end."""
+
+
+class _StoppingError(Exception):
+    """This worker is to end."""
+
+
+class Supervisor:
+    """Claims shards, has them computed, and writes what came out."""
+
+    def __init__(self, settings: StoreSettings) -> None:
+        self._settings = settings
+        self._engine = connect(settings.database_url)
+        self._blobs = BlobStore(settings.blob_dir)
+        self._owner = f"{socket.gethostname()}:{os.getpid()}"
+        self._stopping = threading.Event()
+        self._idle: queues.LifoQueue[ChildProcess] = queues.LifoQueue()
+        self._gpus: queues.SimpleQueue[int] | None = None
+
+    def use_gpus(self, count: int) -> None:
+        """Give every child a GPU of its own."""
+        self._gpus = queues.SimpleQueue()
+        for gpu in range(count):
+            self._gpus.put(gpu)
+
+    def stop(self) -> None:
+        """Give back what runs, to be taken by another worker at once."""
+        self._stopping.set()
+
+    def run(self, shard_id: str) -> None:
+        """Run a shard from claim to end; return at once if the hint was a duplicate."""
+        with Session(self._engine) as session, session.begin():
+            lease = queue.claim(session, shard_id, self._owner, self._settings.lease_seconds)
+        if lease is None:
+            return
+        try:
+            answer = self._compute(lease)
+        except LeaseLostError:
+            log.warning("shard %s: the lease (fence %d) is lost", lease.shard_id, lease.fence)
+        except _CancelledError:
+            self._write(lease, lambda session: queue.stop(session, lease))
+        except _StoppingError:
+            self._write(lease, lambda session: queue.release(session, lease))
+        except InputError as error:
+            words = {"code": error.code, "detail": error.detail, "hint": error.hint}
+            self._write(lease, lambda session: queue.fail(session, lease, words, permanent=True))
+        except ChildDiedError as error:
+            words = {"code": "child_died", "detail": str(error)}
+            self._write(lease, lambda session: queue.fail(session, lease, words))
+        else:
+            stages = [_stage_row(i, row) for i, row in enumerate(answer)] if lease.kind == "stages" else []
+            results = answer if lease.kind == "measure" else []
+            self._write(lease, lambda session: queue.finish(session, lease, results, stages))
+
+    def _compute(self, lease: Lease) -> list[dict[str, Any]]:
+        """The child's answer, with heartbeats while it works."""
+        with Session(self._engine) as session:
+            request = work.request(session, lease, self._blobs)
+        child = self._child()
+        try:
+            child.send(request | {"gpu": child.gpu is not None})
+            answer = self._watch(lease, child)
+        except BaseException:
+            self._end(child)
+            raise
+        self._idle.put(child)
+        return answer
+
+    def _watch(self, lease: Lease, child: ChildProcess) -> list[dict[str, Any]]:
+        done, next_heartbeat = 0, time.monotonic() + self._settings.heartbeat_seconds
+        while True:
+            message = child.receive(timeout=max(0.0, next_heartbeat - time.monotonic())) or {}
+            if "error" in message:
+                raise InputError(**message["error"])
+            if "answer" in message:
+                return message["answer"]
+            done = message.get("work", done)
+            if self._stopping.is_set():
+                raise _StoppingError
+            if time.monotonic() >= next_heartbeat:
+                self._heartbeat(lease, done)
+                next_heartbeat = time.monotonic() + self._settings.heartbeat_seconds
+
+    def _heartbeat(self, lease: Lease, done: int) -> None:
+        try:
+            with Session(self._engine) as session, session.begin():
+                cancel = queue.heartbeat(session, lease, done, self._settings.lease_seconds)
+        except OperationalError as error:
+            # Work goes on: the fence keeps us from writing if the shard is given to another meanwhile.
+            log.warning("shard %s: no heartbeat, the database is away: %s", lease.shard_id, error)
+            return
+        if cancel:
+            raise _CancelledError
+
+    def _write(self, lease: Lease, act: Callable[[Session], None]) -> None:
+        """Say how a lease ended, however long the database is away."""
+        while True:
+            try:
+                with Session(self._engine) as session, session.begin():
+                    act(session)
+                return
+            except LeaseLostError:
+                with Session(self._engine) as session:
+                    # An earlier try of ours may have been committed although its answer was lost.
+                    if not queue.is_finished(session, lease):
+                        log.warning("shard %s: the lease was lost at the end; nothing written", lease.shard_id)
+                return
+            except OperationalError as error:
+                log.warning("shard %s: trying again to write its end: %s", lease.shard_id, error)
+                time.sleep(WRITE_AGAIN_SECONDS)
+
+    def _child(self) -> ChildProcess:
+        try:
+            return self._idle.get_nowait()
+        except queues.Empty:
+            return ChildProcess(gpu=self._gpus.get() if self._gpus else None)
+
+    def _end(self, child: ChildProcess) -> None:
+        child.kill()
+        if self._gpus and child.gpu is not None:
+            self._gpus.put(child.gpu)
+
+
+def _stage_row(ordinal: int, stage: dict[str, Any]) -> dict[str, Any]:
+    """A row of `stages` from what `llc.stages` found."""
+    reason = stage.pop("reason", "")
+    return stage | {"id": new_id("stg"), "ordinal": ordinal, "details": {"reason": reason} | stage.get("details", {})}

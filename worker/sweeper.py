@@ -1,0 +1,64 @@
+"""`python -m worker.sweeper`: takes back expired leases and sends hints for shards that are due. One is enough; more
+do no harm.
+"""
+
+import argparse
+import logging
+import signal
+import threading
+
+from kombu.exceptions import OperationalError as BrokerError
+from sqlalchemy import Engine
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from store import queue
+from store.database import connect
+from store.settings import StoreSettings
+
+log = logging.getLogger(__name__)
+
+
+def sweep(engine: Engine, settings: StoreSettings) -> None:
+    """One round: reap, then dispatch. Every step is its own transaction, and hints are sent after the commit."""
+    with Session(engine) as session, session.begin():
+        for shard_id in queue.reap(session, settings.lease_seconds):
+            log.warning("shard %s: its worker was not heard of any more", shard_id)
+    with Session(engine) as session, session.begin():
+        due = queue.dispatch(session, settings.dispatch_again_seconds, settings.dispatch_window)
+    unsent = [shard_id for shard_id, name in due if not _send(shard_id, name, settings.dispatch_again_seconds)]
+    if unsent:
+        with Session(engine) as session, session.begin():
+            queue.undispatch(session, unsent)
+
+
+def _send(shard_id: str, queue_name: str, expires: float) -> bool:
+    """A hint, which is thrown away when the next one for the same shard is due."""
+    from worker.app import RUN_SHARD, app
+
+    try:
+        app.send_task(RUN_SHARD, [shard_id], queue=queue_name, expires=expires)
+    except (BrokerError, OSError) as error:
+        log.warning("the broker is away: %s", error)
+        return False
+    return True
+
+
+def main() -> None:
+    """Sweep until told to stop."""
+    argparse.ArgumentParser(prog="python -m worker.sweeper", description=__doc__).parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    settings = StoreSettings.model_validate({})
+    engine = connect(settings.database_url, pool_size=2)
+    stop = threading.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, lambda *_: stop.set())
+    while not stop.wait(settings.sweep_seconds):
+        try:
+            sweep(engine, settings)
+        except OperationalError as error:
+            log.warning("the database is away: %s", error)
+
+
+if __name__ == "__main__":
+    main()

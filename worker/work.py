@@ -1,0 +1,65 @@
+"""What a shard's child is told: paths of files and settings, read from the store in one short transaction."""
+
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from llc.errors import InputError
+from store.blobs import BlobStore
+from store.queue import Lease
+from store.tables import Checkpoint, Dataset, Job, Model, Result, Series
+
+
+def request(session: Session, lease: Lease, blobs: BlobStore) -> dict[str, Any]:
+    """The request for `worker.child`. Raises: InputError `blob_missing`."""
+    if lease.kind == "stages":
+        return {
+            "kind": "stages",
+            "curve": _curve(session, lease.job_id),
+            "stages": lease.settings.stages.model_dump(),
+        }
+    model, dataset = session.execute(
+        select(Model.spec, Dataset.blob)
+        .join(Series, Series.model_id == Model.id)
+        .join(Dataset, Dataset.id == Series.dataset_id)
+        .join(Job, Job.series_id == Series.id)
+        .where(Job.id == lease.job_id)
+    ).one()
+    found = session.execute(
+        select(Checkpoint.id, Checkpoint.blob).where(Checkpoint.id.in_(lease.checkpoint_ids)).order_by(Checkpoint.step)
+    ).all()
+    return {
+        "kind": "measure",
+        "model": model,
+        "dataset": _path(blobs, dataset, "the data set"),
+        "checkpoints": [{"id": row.id, "path": _path(blobs, row.blob, f"checkpoint '{row.id}'")} for row in found],
+        "measures": lease.settings.measures.model_dump(mode="json"),
+    }
+
+
+def _curve(session: Session, job_id: str) -> dict[str, list[Any]]:
+    """Steps, LLC and loss with their errors of a job so far, in the order of steps; None where there is no number."""
+    measured = session.execute(
+        select(Checkpoint.step, Result.quantities)
+        .join(Checkpoint, Checkpoint.id == Result.checkpoint_id)
+        .where(Result.job_id == job_id, Result.measure.in_(("llc", "loss")))
+    )
+    points: dict[int, dict[str, Any]] = {}
+    for step, quantities in measured:
+        points.setdefault(step, {}).update(quantities)
+    curve: dict[str, list[Any]] = {"step": sorted(points)}
+    for name in ("llc", "loss"):
+        found = [points[step].get(name, {}) for step in curve["step"]]
+        curve[name] = [quantity.get("value") for quantity in found]
+        curve[f"{name}_std_error"] = [quantity.get("std_error") for quantity in found]
+    return curve
+
+
+def _path(blobs: BlobStore, sha256: str, what: str) -> str:
+    path = blobs.path(sha256)
+    if not path.is_file():
+        raise InputError(
+            "blob_missing", f"the file of {what}, {sha256}, is gone from the blob store", "upload it again"
+        )
+    return str(path)
