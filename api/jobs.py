@@ -14,7 +14,7 @@ from api.fields import Estimate, Id, Step, Timestamp
 from api.paging import After, Limit, Page, page, position
 from api.problems import RESPONSES
 from llc.settings import JobSettings
-from store import queue
+from store import jobs
 from store.owned import find, newest
 from store.results import events, results
 from store.tables import Event, Job, Result, Series
@@ -99,7 +99,7 @@ _RESULT_CURSOR = TypeAdapter(tuple[Step, Id])
 
 
 def _show(session: Session, rows: Sequence[Job]) -> list[JobOut]:
-    found = queue.progress(session, [row.id for row in rows])
+    found = jobs.progress(session, [row.id for row in rows])
     return [
         JobOut.model_validate(
             {
@@ -107,7 +107,7 @@ def _show(session: Session, rows: Sequence[Job]) -> list[JobOut]:
                 "series": row.series_id,
                 "state": row.state,
                 "settings": row.settings,
-                "progress": _progress(found.get(row.id, queue.Progress())),
+                "progress": _progress(found.get(row.id, jobs.Progress())),
                 "error": row.error,
                 "created_at": row.created_at,
                 "started_at": row.started_at,
@@ -118,7 +118,7 @@ def _show(session: Session, rows: Sequence[Job]) -> list[JobOut]:
     ]
 
 
-def _progress(progress: queue.Progress) -> ProgressOut:
+def _progress(progress: jobs.Progress) -> ProgressOut:
     fraction = progress.done / progress.total if progress.total else 0.0
     return ProgressOut.model_validate({**asdict(progress), "fraction": fraction})
 
@@ -143,7 +143,7 @@ def _show_results(rows: Sequence[Row[Result, int]]) -> list[ResultOut]:
 def post_job(body: NewJob, response: Response, key: Writer, shared: Shared) -> JobOut:
     with shared.session() as session:
         series = find(session, Series, key.tenant_id, body.series, lock="keep")
-        job = queue.create_job(session, key.tenant_id, series, body.settings())
+        job = jobs.create_job(session, key.tenant_id, series, body.settings())
         response.headers["Location"] = f"/v1/jobs/{job.id}"
         return _show(session, [job])[0]
 
@@ -173,7 +173,7 @@ def cancel_job(job_id: str, key: Writer, shared: Shared) -> JobOut:
     """What runs hears of it within seconds; what was found stays. A job that has ended is left as it is."""
     with shared.session() as session:
         job = find(session, Job, key.tenant_id, job_id)
-        queue.request_cancel(session, job)
+        jobs.request_cancel(session, job)
         session.refresh(job)
         return _show(session, [job])[0]
 

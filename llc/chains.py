@@ -76,4 +76,3 @@ def sample(
 
     losses, baselines, virials, distances = np.ascontiguousarray(record.transpose(0, 3, 2, 1))
     return Draws(losses, baselines, virials, distances, diverged_at.T, nbeta, settings.gamma)
-

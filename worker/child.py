@@ -75,9 +75,8 @@ def measure(request: dict[str, Any], report: Callable[[int], None]) -> list[dict
 
 def stages(request: dict[str, Any], report: Callable[[int], None]) -> list[dict[str, Any]]:
     """Plateaus and transitions of a curve: rows of `stages`."""
-    from llc.stages import read_stages
-
     from llc.settings import StageSettings
+    from llc.stages import read_stages
 
     curve = request["curve"]
     found = read_stages(

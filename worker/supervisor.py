@@ -5,7 +5,7 @@ One supervisor a worker process, one thread a shard. Children are kept for the n
 
 import logging
 import os
-import queue as queues
+import queue
 import socket
 import threading
 import time
@@ -16,11 +16,11 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from llc.errors import InputError
-from store import queue
+from store import leases
 from store.blobs import BlobStore
 from store.database import connect
 from store.ids import new_id
-from store.queue import Lease, LeaseLostError
+from store.leases import Lease, LeaseLostError
 from store.settings import StoreSettings
 from worker import work
 from worker.process import ChildDiedError, ChildProcess
@@ -47,12 +47,12 @@ class Supervisor:
         self._blobs = BlobStore(settings.blob_dir)
         self._owner = f"{socket.gethostname()}:{os.getpid()}"
         self._stopping = threading.Event()
-        self._idle: queues.LifoQueue[ChildProcess] = queues.LifoQueue()
-        self._gpus: queues.SimpleQueue[int] | None = None
+        self._idle: queue.LifoQueue[ChildProcess] = queue.LifoQueue()
+        self._gpus: queue.SimpleQueue[int] | None = None
 
     def use_gpus(self, count: int) -> None:
         """Give every child a GPU of its own."""
-        self._gpus = queues.SimpleQueue()
+        self._gpus = queue.SimpleQueue()
         for gpu in range(count):
             self._gpus.put(gpu)
 
@@ -63,7 +63,7 @@ class Supervisor:
     def run(self, shard_id: str) -> None:
         """Run a shard from claim to end; return at once if the hint was a duplicate."""
         with Session(self._engine) as session, session.begin():
-            lease = queue.claim(session, shard_id, self._owner, self._settings.lease_seconds)
+            lease = leases.claim(session, shard_id, self._owner, self._settings.lease_seconds)
         if lease is None:
             return
         try:
@@ -71,19 +71,19 @@ class Supervisor:
         except LeaseLostError:
             log.warning("shard %s: the lease (fence %d) is lost", lease.shard_id, lease.fence)
         except _CancelledError:
-            self._write(lease, lambda session: queue.stop(session, lease))
+            self._write(lease, lambda session: leases.stop(session, lease))
         except _StoppingError:
-            self._write(lease, lambda session: queue.release(session, lease))
+            self._write(lease, lambda session: leases.release(session, lease))
         except InputError as error:
             words = {"code": error.code, "detail": error.detail, "hint": error.hint}
-            self._write(lease, lambda session: queue.fail(session, lease, words, permanent=True))
+            self._write(lease, lambda session: leases.fail(session, lease, words, permanent=True))
         except ChildDiedError as error:
             words = {"code": "child_died", "detail": str(error)}
-            self._write(lease, lambda session: queue.fail(session, lease, words))
+            self._write(lease, lambda session: leases.fail(session, lease, words))
         else:
             stages = [_stage_row(i, row) for i, row in enumerate(answer)] if lease.kind == "stages" else []
             results = answer if lease.kind == "measure" else []
-            self._write(lease, lambda session: queue.finish(session, lease, results, stages))
+            self._write(lease, lambda session: leases.finish(session, lease, results, stages))
 
     def _compute(self, lease: Lease) -> list[dict[str, Any]]:
         """The child's answer, with heartbeats while it works."""
@@ -117,7 +117,7 @@ class Supervisor:
     def _heartbeat(self, lease: Lease, done: int) -> None:
         try:
             with Session(self._engine) as session, session.begin():
-                cancel = queue.heartbeat(session, lease, done, self._settings.lease_seconds)
+                cancel = leases.heartbeat(session, lease, done, self._settings.lease_seconds)
         except OperationalError as error:
             # Work goes on: the fence keeps us from writing if the shard is given to another meanwhile.
             log.warning("shard %s: no heartbeat, the database is away: %s", lease.shard_id, error)
@@ -135,7 +135,7 @@ class Supervisor:
             except LeaseLostError:
                 with Session(self._engine) as session:
                     # An earlier try of ours may have been committed although its answer was lost.
-                    if not queue.is_finished(session, lease):
+                    if not leases.is_finished(session, lease):
                         log.warning("shard %s: the lease was lost at the end; nothing written", lease.shard_id)
                 return
             except OperationalError as error:
@@ -145,7 +145,7 @@ class Supervisor:
     def _child(self) -> ChildProcess:
         try:
             return self._idle.get_nowait()
-        except queues.Empty:
+        except queue.Empty:
             return ChildProcess(gpu=self._gpus.get() if self._gpus else None)
 
     def _end(self, child: ChildProcess) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from store import queue
+from store import leases
 from store.database import connect
 from store.settings import StoreSettings
 
@@ -22,14 +22,14 @@ log = logging.getLogger(__name__)
 def sweep(engine: Engine, settings: StoreSettings) -> None:
     """One round: reap, then dispatch. Every step is its own transaction, and hints are sent after the commit."""
     with Session(engine) as session, session.begin():
-        for shard_id in queue.reap(session, settings.lease_seconds):
+        for shard_id in leases.reap(session, settings.lease_seconds):
             log.warning("shard %s: its worker was not heard of any more", shard_id)
     with Session(engine) as session, session.begin():
-        due = queue.dispatch(session, settings.dispatch_again_seconds, settings.dispatch_window)
+        due = leases.dispatch(session, settings.dispatch_again_seconds, settings.dispatch_window)
     unsent = [shard_id for shard_id, name in due if not _send(shard_id, name, settings.dispatch_again_seconds)]
     if unsent:
         with Session(engine) as session, session.begin():
-            queue.undispatch(session, unsent)
+            leases.undispatch(session, unsent)
 
 
 def _send(shard_id: str, queue_name: str, expires: float) -> bool:

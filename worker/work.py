@@ -7,8 +7,11 @@ from sqlalchemy.orm import Session
 
 from llc.errors import InputError
 from store.blobs import BlobStore
-from store.queue import Lease
+from store.leases import Lease
 from store.tables import Checkpoint, Dataset, Job, Model, Result, Series
+
+VOID = ("diverged", "stuck")
+"""Verdicts on chains that never saw the posterior: such a point is no part of the curve."""
 
 
 def request(session: Session, lease: Lease, blobs: BlobStore) -> dict[str, Any]:
@@ -39,15 +42,17 @@ def request(session: Session, lease: Lease, blobs: BlobStore) -> dict[str, Any]:
 
 
 def _curve(session: Session, job_id: str) -> dict[str, list[Any]]:
-    """Steps, LLC and loss with their errors of a job so far, in the order of steps; None where there is no number."""
+    """Steps, LLC and loss with their errors of a job so far, in the order of steps; None where there is no number, or
+    one that says nothing of the checkpoint.
+    """
     measured = session.execute(
-        select(Checkpoint.step, Result.quantities)
+        select(Checkpoint.step, Result.quantities, Result.verdict)
         .join(Checkpoint, Checkpoint.id == Result.checkpoint_id)
         .where(Result.job_id == job_id, Result.measure.in_(("llc", "loss")))
     )
     points: dict[int, dict[str, Any]] = {}
-    for step, quantities in measured:
-        points.setdefault(step, {}).update(quantities)
+    for step, quantities, verdict in measured:
+        points.setdefault(step, {}).update({} if verdict in VOID else quantities)
     curve: dict[str, list[Any]] = {"step": sorted(points)}
     for name in ("llc", "loss"):
         found = [points[step].get(name, {}) for step in curve["step"]]

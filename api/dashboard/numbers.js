@@ -7,7 +7,8 @@ export function withError(value, error) {
   if (error === 0) return `${Number(value.toPrecision(6))} ± 0`;
   const exponent = Math.floor(Math.log10(Math.max(Math.abs(value), error)));
   if (exponent >= -4 && exponent < 7) return fixed(value, error);
-  return `(${fixed(value / 10 ** exponent, error / 10 ** exponent)})e${exponent}`;
+  const power = `${exponent < 0 ? "-" : "+"}${String(Math.abs(exponent)).padStart(2, "0")}`;
+  return `(${fixed(value / 10 ** exponent, error / 10 ** exponent)})e${power}`;
 }
 
 function fixed(value, error) {

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from llc.settings import JobSettings
-from store import queue
+from store import leases
 from store.ids import new_id
 from store.tables import Shard
 from tests.api.lab import Lab, refused
@@ -30,10 +30,10 @@ def work(lab: Lab, job: str, llc: dict[int, float | None]) -> None:
     ]
     with Session(lab.engine) as session, session.begin():
         for shard in session.scalars(select(Shard).where(Shard.job_id == job).order_by(Shard.ordinal)).all():
-            lease = queue.claim(session, shard.id, "worker", 30)
+            lease = leases.claim(session, shard.id, "worker", 30)
             assert lease is not None
             results = [row for checkpoint in lease.checkpoint_ids for row in _results(checkpoint, steps, llc)]
-            queue.finish(session, lease, results, stages if lease.kind == "stages" else [])
+            leases.finish(session, lease, results, stages if lease.kind == "stages" else [])
 
 
 def _checkpoints(lab: Lab, job: str) -> list[dict[str, Any]]:

@@ -12,9 +12,10 @@ from sqlalchemy.orm import Session
 
 from llc.errors import InputError
 from llc.settings import JobSettings
-from store import queue, tenants
+from store import jobs as store_jobs
+from store import leases, tenants
 from store.ids import new_id
-from store.queue import Lease, LeaseLostError
+from store.leases import Lease, LeaseLostError
 from store.tables import Blob, Checkpoint, Dataset, Event, Job, Model, Result, Series, Shard, Stage
 
 LEASE = 30.0
@@ -57,13 +58,13 @@ class Jobs:
         """(job, shards in their order, the stages last)."""
         with self.session() as session:
             settings = JobSettings(checkpoints_per_shard=per_shard)
-            job = queue.create_job(session, self.tenant_id, self.series(session, num_checkpoints), settings)
+            job = store_jobs.create_job(session, self.tenant_id, self.series(session, num_checkpoints), settings)
             shards = session.scalars(select(Shard.id).where(Shard.job_id == job.id).order_by(Shard.ordinal)).all()
             return job.id, list(shards)
 
     def claim(self, shard: str, owner: str = "me") -> Lease | None:
         with self.session() as session:
-            return queue.claim(session, shard, owner, LEASE)
+            return leases.claim(session, shard, owner, LEASE)
 
     def claimed(self, shard: str) -> Lease:
         lease = self.claim(shard)
@@ -73,15 +74,15 @@ class Jobs:
     def finish(self, lease: Lease) -> None:
         results = [result(checkpoint) for checkpoint in lease.checkpoint_ids]
         with self.session() as session:
-            queue.finish(session, lease, results, [stage()] if lease.kind == "stages" else [])
+            leases.finish(session, lease, results, [stage()] if lease.kind == "stages" else [])
 
     def fail(self, lease: Lease, permanent: bool = False) -> None:
         with self.session() as session:
-            queue.fail(session, lease, {"code": "boom", "detail": "it went wrong"}, permanent)
+            leases.fail(session, lease, {"code": "boom", "detail": "it went wrong"}, permanent)
 
     def cancel(self, job: str) -> None:
         with self.session() as session:
-            queue.request_cancel(session, session.get_one(Job, job))
+            store_jobs.request_cancel(session, session.get_one(Job, job))
 
     def expire(self, shard: str) -> None:
         with self.session() as session:
@@ -162,7 +163,7 @@ def test_a_job_runs_from_queued_to_succeeded(jobs: Jobs) -> None:
 
 def test_an_empty_series_is_refused(jobs: Jobs) -> None:
     with pytest.raises(InputError) as error, jobs.session() as session:
-        queue.create_job(session, jobs.tenant_id, jobs.series(session, 0), JobSettings())
+        store_jobs.create_job(session, jobs.tenant_id, jobs.series(session, 0), JobSettings())
     assert error.value.code == "empty_series"
 
 
@@ -179,21 +180,21 @@ def test_who_lost_the_lease_writes_nothing(jobs: Jobs) -> None:
     late = jobs.claimed(shards[0])
     jobs.expire(shards[0])
     with jobs.session() as session:
-        assert shards[0] not in queue.reap(session, lease_seconds=1e9)  # the database has just started
-        assert shards[0] in queue.reap(session, lease_seconds=0.0)
+        assert shards[0] not in leases.reap(session, lease_seconds=1e9)  # the database has just started
+        assert shards[0] in leases.reap(session, lease_seconds=0.0)
     assert jobs.claim(shards[0]) is None  # not before the back-off
     jobs.make_due(shards[0])
     now = jobs.claimed(shards[0])
     assert now.fence == late.fence + 1
     assert now.attempt == 2
     with pytest.raises(LeaseLostError), jobs.session() as session:
-        queue.heartbeat(session, late, 1, LEASE)
+        leases.heartbeat(session, late, 1, LEASE)
     with pytest.raises(LeaseLostError):
         jobs.finish(late)
     jobs.fail(late)
     with jobs.session() as session:
-        queue.release(session, late)
-        queue.stop(session, late)
+        leases.release(session, late)
+        leases.stop(session, late)
     assert jobs.shard(shards[0]).state == "running"
     assert jobs.count(Result, job) == 0
     jobs.finish(now)
@@ -201,8 +202,8 @@ def test_who_lost_the_lease_writes_nothing(jobs: Jobs) -> None:
         jobs.finish(now)  # twice
     assert jobs.count(Result, job) == 2
     with jobs.session() as session:
-        assert queue.is_finished(session, now)
-        assert not queue.is_finished(session, late)
+        assert leases.is_finished(session, now)
+        assert not leases.is_finished(session, late)
 
 
 def test_a_heartbeat_keeps_the_lease_and_tells_of_progress(jobs: Jobs) -> None:
@@ -210,9 +211,9 @@ def test_a_heartbeat_keeps_the_lease_and_tells_of_progress(jobs: Jobs) -> None:
     lease = jobs.claimed(shards[0])
     jobs.expire(shards[0])
     with jobs.session() as session:
-        assert queue.heartbeat(session, lease, 7, LEASE) is False
-        assert shards[0] not in queue.reap(session, lease_seconds=0.0)
-        found = queue.progress(session, [job])[job]
+        assert leases.heartbeat(session, lease, 7, LEASE) is False
+        assert shards[0] not in leases.reap(session, lease_seconds=0.0)
+        found = store_jobs.progress(session, [job])[job]
     assert (found.done, found.shards["running"], found.shards["queued"]) == (7, 1, 1)
     assert found.total == 4 * JobSettings().measures.work
     assert found.rate is not None
@@ -250,7 +251,7 @@ def test_a_released_shard_is_due_at_once_and_has_lost_no_attempt(jobs: Jobs) -> 
     _, shards = jobs.create()
     lease = jobs.claimed(shards[0])
     with jobs.session() as session:
-        queue.release(session, lease)
+        leases.release(session, lease)
     assert jobs.claimed(shards[0]).attempt == 1
 
 
@@ -262,8 +263,8 @@ def test_cancel_ends_what_waits_now_and_what_runs_when_it_hears(jobs: Jobs) -> N
     assert jobs.shard(shards[1]).state == "cancelled"
     assert jobs.job(job).state == "running"
     with jobs.session() as session:
-        assert queue.heartbeat(session, lease, 1, LEASE) is True
-        queue.stop(session, lease)
+        assert leases.heartbeat(session, lease, 1, LEASE) is True
+        leases.stop(session, lease)
     assert [jobs.shard(shard).state for shard in shards] == ["cancelled"] * 3
     assert jobs.job(job).state == "cancelled"
     jobs.cancel(job)
@@ -293,12 +294,12 @@ def test_hints_are_sent_once_and_again_when_they_are_old_or_were_not_sent(jobs: 
 
     def dispatch(again_seconds: float) -> set[str]:
         with jobs.session() as session:
-            return {shard for shard, _ in queue.dispatch(session, again_seconds, ALL)} & set(shards)
+            return {shard for shard, _ in leases.dispatch(session, again_seconds, ALL)} & set(shards)
 
     assert dispatch(60.0) == set(shards[:2])
     assert dispatch(60.0) == set()
     with jobs.session() as session:
-        queue.undispatch(session, shards[:1])
+        leases.undispatch(session, shards[:1])
     assert dispatch(60.0) == {shards[0]}
     assert dispatch(0.0) == set(shards[:2])
     jobs.claimed(shards[0])
@@ -308,12 +309,12 @@ def test_hints_are_sent_once_and_again_when_they_are_old_or_were_not_sent(jobs: 
 def test_no_more_hints_than_the_window_are_under_way(jobs: Jobs) -> None:
     with jobs.session() as session:
         session.execute(
-            update(Shard).where(Shard.state == "queued").values(run_at=queue.NEVER, dispatched_at=None)
+            update(Shard).where(Shard.state == "queued").values(run_at=store_jobs.NEVER, dispatched_at=None)
         )  # other tests'
     _, shards = jobs.create(num_checkpoints=6, per_shard=1)
     with jobs.session() as session:
-        assert [shard for shard, _ in queue.dispatch(session, 60.0, 4)] == sorted(shards)[:4]
-        assert queue.dispatch(session, 60.0, 4) == []
+        assert [shard for shard, _ in leases.dispatch(session, 60.0, 4)] == sorted(shards)[:4]
+        assert leases.dispatch(session, 60.0, 4) == []
     jobs.claimed(shards[0])
     with jobs.session() as session:
-        assert [shard for shard, _ in queue.dispatch(session, 60.0, 4)] == [sorted(shards)[4]]
+        assert [shard for shard, _ in leases.dispatch(session, 60.0, 4)] == [sorted(shards)[4]]

@@ -2,30 +2,25 @@
 
 States `queued → running → succeeded | failed | cancelled`. A shard is leased: *claim* takes it and raises its fence,
 *heartbeat* keeps it, *finish*, *fail*, *release* and *stop* end the lease, and each of them acts only while the fence
-is still the claimant's: a worker that was given up for dead can't write. Whoever ends the last shard of a job *settles*
-the job in the same transaction.
+is still the claimant's: a worker that was given up for dead can't write. Whoever ends the last shard of a job settles
+the job in the same transaction. *reap* and *dispatch* are the sweeper's.
 
-Every function runs inside the caller's transaction and locks the job's row before a shard's, so that no two of them
-can wait for each other. All clocks are the database's.
+Every function runs inside the caller's transaction. All clocks are the database's.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import BindParameter, RowMapping, bindparam, insert, select, text, update
+from sqlalchemy import BindParameter, bindparam, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
-from llc.errors import InputError
 from llc.settings import JobSettings
-from store.ids import new_id
-from store.tables import JOB_STATES, Checkpoint, Event, Job, Model, Series, Shard
+from store.jobs import event, is_cancelled, lock, settle
+from store.tables import Shard
 
-ENDED = ("succeeded", "failed", "cancelled")
 MAX_BACKOFF_SECONDS = 60.0
-NEVER = datetime(9999, 1, 1, tzinfo=UTC)  # psycopg can't read PostgreSQL's 'infinity'
 
 
 class LeaseLostError(Exception):
@@ -44,117 +39,6 @@ class Lease:
     attempt: int
     checkpoint_ids: list[str]
     settings: JobSettings
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a job is. done, total: row-steps; rate: row-steps per second; None while unknown."""
-
-    done: int = 0
-    total: int = 0
-    shards: dict[str, int] = field(default_factory=lambda: dict.fromkeys(JOB_STATES, 0))
-    rate: float | None = None
-    seconds_left: float | None = None
-
-
-# --- Making and cancelling jobs -----------------------------------------------------------------------------------
-
-
-def create_job(session: Session, tenant_id: str, series: Series, settings: JobSettings) -> Job:
-    """A job over all checkpoints that the series has now, cut into shards. Raises: InputError `empty_series`."""
-    checkpoint_ids = session.scalars(
-        select(Checkpoint.id).where(Checkpoint.series_id == series.id).order_by(Checkpoint.step)
-    ).all()
-    if not checkpoint_ids:
-        raise InputError(
-            "empty_series", f"series '{series.id}' has no checkpoints", "post its checkpoints first, then the job"
-        )
-    job = Job(id=new_id("job"), tenant_id=tenant_id, series_id=series.id, settings=settings.model_dump(mode="json"))
-    session.add(job)
-    session.flush()
-    num_parameters = session.scalars(select(Model.num_parameters).where(Model.id == series.model_id)).one()
-    size = settings.shard_size(num_parameters)
-    shards = [checkpoint_ids[start : start + size] for start in range(0, len(checkpoint_ids), size)]
-    session.execute(
-        insert(Shard),
-        [
-            {
-                "id": new_id("shd"),
-                "job_id": job.id,
-                "ordinal": ordinal,
-                "kind": "measure",
-                "queue": settings.device,
-                "checkpoint_ids": list(ids),
-                "work_total": len(ids) * settings.measures.work,
-            }
-            for ordinal, ids in enumerate(shards)
-        ],
-    )
-    # The stages are read when every checkpoint is done: `_settle` brings their time forward.
-    session.execute(
-        insert(Shard).values(
-            id=new_id("shd"), job_id=job.id, ordinal=len(shards), kind="stages", checkpoint_ids=[], run_at=NEVER
-        )
-    )
-    _event(session, job.id, "job.queued", {"checkpoints": len(checkpoint_ids), "shards": len(shards)})
-    session.refresh(job)
-    return job
-
-
-def request_cancel(session: Session, job: Job) -> None:
-    """Ask for an end: what waits is cancelled now, what runs when its worker hears of it. A no-op on an ended job."""
-    _lock(session, job.id)
-    session.refresh(job)
-    if job.state in ENDED or job.cancel_requested_at is not None:
-        return
-    session.execute(text("UPDATE jobs SET cancel_requested_at = now() WHERE id = :job"), {"job": job.id})
-    session.execute(
-        text(
-            "UPDATE shards SET state = 'cancelled', finished_at = now()"
-            " WHERE job_id = :job AND state = 'queued' AND kind = 'measure'"
-        ),
-        {"job": job.id},
-    )
-    _event(session, job.id, "job.cancel_requested", {})
-    _settle(session, job.id)
-    session.refresh(job)
-
-
-def progress(session: Session, job_ids: Sequence[str]) -> dict[str, Progress]:
-    """How far these jobs are; a job that doesn't exist has no entry."""
-    rows = session.execute(
-        text(
-            """
-            SELECT s.job_id, s.state, count(*) AS shards, sum(s.work_done) AS done, sum(s.work_total) AS total,
-                   extract(epoch FROM coalesce(min(j.finished_at), now()) - min(j.started_at)) AS seconds,
-                   bool_or(j.finished_at IS NOT NULL) AS ended
-            FROM shards s JOIN jobs j ON j.id = s.job_id
-            WHERE s.job_id = ANY(:jobs) AND s.kind = 'measure'
-            GROUP BY s.job_id, s.state
-            """
-        ),
-        {"jobs": list(job_ids)},
-    ).mappings()
-    by_job: dict[str, list[RowMapping]] = {}
-    for row in rows:
-        by_job.setdefault(row["job_id"], []).append(row)
-    return {job_id: _progress(states) for job_id, states in by_job.items()}
-
-
-def _progress(states: list[RowMapping]) -> Progress:
-    done, total = (int(sum(row[name] for row in states)) for name in ("done", "total"))
-    seconds = states[0]["seconds"]
-    rate = done / float(seconds) if seconds and done else None
-    return Progress(
-        done=done,
-        total=total,
-        shards={state: sum(int(row["shards"]) for row in states if row["state"] == state) for state in JOB_STATES},
-        rate=rate,
-        seconds_left=(total - done) / rate if rate and not states[0]["ended"] else None,
-    )
-
-
-# --- The lease --------------------------------------------------------------------------------------------------------
 
 
 def claim(session: Session, shard_id: str, owner: str, lease_seconds: float) -> Lease | None:
@@ -191,7 +75,7 @@ def claim(session: Session, shard_id: str, owner: str, lease_seconds: float) -> 
         text("UPDATE jobs SET state = 'running', started_at = coalesce(started_at, now()) WHERE id = :job"),
         {"job": job["id"]},
     )
-    _event(session, job["id"], "shard.started", {"shard": shard_id, "attempt": shard["attempt"]})
+    event(session, job["id"], "shard.started", {"shard": shard_id, "attempt": shard["attempt"]})
     return Lease(
         shard_id=shard_id,
         job_id=job["id"],
@@ -235,7 +119,7 @@ def finish(
     results, stages: rows of those tables without the ids that the lease gives; blobs: sha256 → size of the artefacts
     that results refer to, already on disk. Raises: LeaseLostError; nothing is written then.
     """
-    _lock(session, lease.job_id)
+    lock(session, lease.job_id)
     for sha256, size in (blobs or {}).items():
         session.execute(
             text("INSERT INTO blobs (sha256, size) VALUES (:sha256, :size) ON CONFLICT DO NOTHING"),
@@ -277,8 +161,8 @@ def finish(
     ).scalar_one()
     if not ended:
         raise LeaseLostError(lease.shard_id)
-    _event(session, lease.job_id, "shard.succeeded", {"shard": lease.shard_id, "attempt": lease.attempt})
-    _settle(session, lease.job_id)
+    event(session, lease.job_id, "shard.succeeded", {"shard": lease.shard_id, "attempt": lease.attempt})
+    settle(session, lease.job_id)
 
 
 def is_finished(session: Session, lease: Lease) -> bool:
@@ -291,14 +175,14 @@ def is_finished(session: Session, lease: Lease) -> bool:
 
 def fail(session: Session, lease: Lease, error: dict[str, Any], permanent: bool = False) -> None:
     """End an attempt that went wrong: try again later, or, after max_attempts or if `permanent`, never."""
-    _lock(session, lease.job_id)
+    lock(session, lease.job_id)
     _fail(session, lease.shard_id, lease.fence, lease.job_id, error, permanent)
 
 
 def release(session: Session, lease: Lease) -> None:
     """Give a shard back unharmed, for another worker to take at once (this one is shutting down)."""
-    _lock(session, lease.job_id)
-    if _is_cancelled(session, lease.job_id):
+    lock(session, lease.job_id)
+    if is_cancelled(session, lease.job_id):
         return stop(session, lease)
     session.execute(
         text(
@@ -316,7 +200,7 @@ def release(session: Session, lease: Lease) -> None:
 
 def stop(session: Session, lease: Lease) -> None:
     """End a shard whose job is to be cancelled."""
-    _lock(session, lease.job_id)
+    lock(session, lease.job_id)
     session.execute(
         text(
             """
@@ -326,10 +210,7 @@ def stop(session: Session, lease: Lease) -> None:
         ),
         {"shard": lease.shard_id, "fence": lease.fence},
     )
-    _settle(session, lease.job_id)
-
-
-# --- The sweeper ------------------------------------------------------------------------------------------------------
+    settle(session, lease.job_id)
 
 
 def reap(session: Session, lease_seconds: float) -> list[str]:
@@ -353,7 +234,7 @@ def reap(session: Session, lease_seconds: float) -> list[str]:
     )
     reaped: list[str] = []
     for shard in expired:
-        _lock(session, shard["job_id"])
+        lock(session, shard["job_id"])
         still = session.execute(
             text("SELECT 1 FROM shards WHERE id = :shard AND fence = :fence AND lease_expires_at < now()"),
             {"shard": shard["id"], "fence": shard["fence"]},
@@ -399,17 +280,6 @@ def undispatch(session: Session, shard_ids: Sequence[str]) -> None:
     )
 
 
-# --- Shared -----------------------------------------------------------------------------------------------------------
-
-
-def _lock(session: Session, job_id: str) -> None:
-    session.execute(text("SELECT 1 FROM jobs WHERE id = :job FOR UPDATE"), {"job": job_id})
-
-
-def _is_cancelled(session: Session, job_id: str) -> bool:
-    return session.scalar(select(Job.cancel_requested_at).where(Job.id == job_id)) is not None
-
-
 def _fail(session: Session, shard_id: str, fence: int, job_id: str, error: dict[str, Any], permanent: bool) -> None:
     row = session.execute(
         text(
@@ -427,7 +297,7 @@ def _fail(session: Session, shard_id: str, fence: int, job_id: str, error: dict[
         {
             "shard": shard_id,
             "fence": fence,
-            "cancelled": _is_cancelled(session, job_id),
+            "cancelled": is_cancelled(session, job_id),
             "permanent": permanent,
             "most": MAX_BACKOFF_SECONDS,
             "error": error,
@@ -436,42 +306,8 @@ def _fail(session: Session, shard_id: str, fence: int, job_id: str, error: dict[
     if row is None:
         return
     kind = {"queued": "shard.retried", "failed": "shard.failed", "cancelled": "shard.cancelled"}[row.state]
-    _event(session, job_id, kind, {"shard": shard_id, "attempt": row.attempt, "error": error})
-    _settle(session, job_id)
-
-
-def _settle(session: Session, job_id: str) -> None:
-    """Once nothing of a job waits or runs: bring on its stages, or end it. The job's row is locked."""
-    shards = session.execute(select(Shard.kind, Shard.state, Shard.error).where(Shard.job_id == job_id)).all()
-    measured = [shard.state for shard in shards if shard.kind == "measure"]
-    last = next(shard.state for shard in shards if shard.kind == "stages")
-    if any(state not in ENDED for state in measured) or last == "running":
-        return
-    cancelled = _is_cancelled(session, job_id)
-    if last == "queued":
-        if "succeeded" in measured and not cancelled:
-            session.execute(
-                text("UPDATE shards SET run_at = now() WHERE job_id = :job AND kind = 'stages' AND run_at = :never"),
-                {"job": job_id, "never": NEVER},
-            )
-            return
-        session.execute(
-            text("UPDATE shards SET state = 'cancelled', finished_at = now() WHERE job_id = :job AND kind = 'stages'"),
-            {"job": job_id},
-        )
-    failed = [shard for shard in shards if shard.state == "failed"]
-    state = "cancelled" if cancelled else "failed" if failed else "succeeded"
-    error = None
-    if state == "failed":
-        detail = f"{len(failed)} of {len(shards)} shards failed"
-        error = {"code": "shards_failed", "detail": detail, "first": failed[0].error}
-    session.execute(update(Job).where(Job.id == job_id).values(state=state, finished_at=text("now()"), error=error))
-    _event(session, job_id, f"job.{state}", {})
-
-
-def _event(session: Session, job_id: str, kind: str, data: dict[str, Any]) -> None:
-    tenant_id = select(Job.tenant_id).where(Job.id == job_id).scalar_subquery()
-    session.execute(insert(Event).values(tenant_id=tenant_id, job_id=job_id, kind=kind, data=data))
+    event(session, job_id, kind, {"shard": shard_id, "attempt": row.attempt, "error": error})
+    settle(session, job_id)
 
 
 def _jsonb(name: str) -> BindParameter[Any]:

@@ -1,0 +1,150 @@
+"""Watching a job: a live line, then the curve and its transitions as tables."""
+
+from collections.abc import Iterable
+
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from lambdahat._cli_common import err, fail, out
+from lambdahat.client import Client
+from lambdahat.errors import LambdahatError
+from lambdahat.numbers import MISSING, duration, with_error
+from lambdahat.objects import Curve, CurvePoint, Job, Result, Stage
+
+HEADINGS = {
+    "llc": "λ̂",
+    "loss": "loss",
+    "hessian_trace": "Hessian trace",
+    "hessian_max_eigenvalue": "largest eigenvalue",
+    "hessian_near_zero_share": "near-zero share",
+}
+TYPE_STYLES = {"A": "bold dark_orange3", "B": "bold dodger_blue2", None: "dim"}
+TYPE_MEANINGS = {
+    "A": "the loss falls, the LLC rises",
+    "B": "the LLC falls, the loss changes only slightly",
+    None: "neither A nor B",
+}
+
+
+def watch_job(client: Client, job: Job) -> None:
+    """Follow a job to its end and print what it found. Exits with 1 if it did not succeed."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[about]}", justify="right"),
+    )
+    with Progress(*columns, console=err, expand=True) as progress:
+        task = progress.add_task(job.state, total=1.0, about="")
+
+        def show(now: Job) -> None:
+            progress.update(task, completed=now.progress.fraction, description=now.state, about=describe(now))
+
+        try:
+            job = client.wait(job, show)
+        except KeyboardInterrupt:
+            progress.stop()
+            err.print(f"the job goes on; watch it again with: lambdahat watch {job.id}")
+            raise
+    if job.state == "failed":
+        hint = f"what it found is kept: lambdahat curve {job.series} --job {job.id}"
+        fail(LambdahatError(f"job {job.id} failed: {why_failed(job)}", hint))
+    show_job(client, client.curve(job.series, job=job))
+    if job.state == "cancelled":
+        fail(f"job {job.id} was cancelled; the tables show what it found before")
+
+
+def why_failed(job: Job) -> str:
+    """The job's error, and that of the first of its shards."""
+    error = job.error or {}
+    first = error.get("first") or {}
+    return "; ".join(str(part["detail"]) for part in (error, first) if part.get("detail")) or "no reason is known"
+
+
+def describe(job: Job) -> str:
+    """`1200/4800 row-steps  310/s  12 s left`."""
+    progress = job.progress
+    parts = [f"{progress.done}/{progress.total} row-steps"]
+    if progress.rate:
+        parts.append(f"{progress.rate:,.0f}/s")
+    if not job.is_finished and progress.seconds_left is not None:
+        parts.append(f"{duration(progress.seconds_left)} left")
+    if job.is_finished and job.started_at and job.finished_at:
+        parts.append(f"in {duration((job.finished_at - job.started_at).total_seconds())}")
+    return "  ".join(parts)
+
+
+def show_job(client: Client, curve: Curve) -> None:
+    """Everything that a job found: its curve, what is wrong with it, and its transitions."""
+    show_curve(curve)
+    if curve.job is None:
+        return
+    if any(found.verdict != "ok" for point in curve.points for found in point.quantities.values()):
+        show_reasons(client.results(curve.job), {point.checkpoint for point in curve.points})
+    show_transitions(client.transitions(curve.series, curve.job))
+
+
+def show_curve(curve: Curve) -> None:
+    """A row a step: value ± standard error of every quantity, and what is wrong, if anything."""
+    if not curve.points:
+        out.print("[dim]no results yet[/]")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("step", justify="right")
+    quantities = [name for name in HEADINGS if name in curve.quantities]
+    quantities += [name for name in curve.quantities if name not in HEADINGS]
+    for quantity in quantities:
+        table.add_column(HEADINGS.get(quantity, quantity), justify="right", no_wrap=True)
+    table.add_column("verdict")
+    for point in curve.points:
+        cells = [_cell(point, quantity) for quantity in quantities]
+        verdict = _verdict(point)
+        table.add_row(str(point.step), *cells, Text(verdict), style="" if verdict == "ok" else "yellow")
+    out.print(table)
+
+
+def show_reasons(results: Iterable[Result], checkpoints: set[str]) -> None:
+    """A line for each measure and verdict other than 'ok': at how many steps, and why at the first of them."""
+    wrong: dict[tuple[str, str], list[Result]] = {}
+    for result in results:
+        if result.verdict != "ok" and result.checkpoint in checkpoints:
+            wrong.setdefault((result.measure, result.verdict), []).append(result)
+    out.print()
+    for (measure, verdict), found in wrong.items():
+        steps = "step" if len(found) == 1 else f"{len(found)} steps, first at"
+        line = Text(f"{measure}: {verdict}", style="yellow").append(f" at {steps} {found[0].step}", style="default")
+        out.print(line.append(f": {found[0].reason}", style="default"))
+
+
+def show_transitions(transitions: list[Stage]) -> None:
+    """A row a transition."""
+    if not transitions:
+        out.print("\n[dim]no transitions[/]")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("type")
+    for heading in ("steps", "Δloss", "Δλ̂"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("")
+    for transition in transitions:
+        table.add_row(
+            Text(transition.type or MISSING, style=TYPE_STYLES[transition.type]),
+            f"{transition.from_step} … {transition.to_step}",
+            with_error(transition.delta_loss.value, transition.delta_loss.std_error),
+            with_error(transition.delta_llc.value, transition.delta_llc.std_error),
+            Text(TYPE_MEANINGS[transition.type], style="dim"),
+        )
+    out.print("\n[bold]transitions[/]")
+    out.print(table)
+
+
+def _cell(point: CurvePoint, quantity: str) -> str:
+    found = point.quantities.get(quantity)
+    return with_error(found.value, found.std_error) if found else MISSING
+
+
+def _verdict(point: CurvePoint) -> str:
+    """'ok', or each thing that is wrong, once."""
+    wrong = {found.verdict: quantity for quantity, found in point.quantities.items() if found.verdict != "ok"}
+    return ", ".join(f"{quantity}: {verdict}" for verdict, quantity in wrong.items()) or "ok"

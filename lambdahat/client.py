@@ -1,0 +1,319 @@
+"""The client: every endpoint as a method, over HTTP only."""
+
+import hashlib
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from pydantic import BaseModel
+
+from lambdahat.errors import LambdahatError
+from lambdahat.http import Transport
+from lambdahat.objects import (
+    Checkpoint,
+    Curve,
+    Dataset,
+    Event,
+    Identity,
+    Job,
+    Model,
+    ModelShape,
+    Resource,
+    Result,
+    Series,
+    Stage,
+)
+from lambdahat.tensors import to_bytes
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+T = TypeVar("T", bound=BaseModel)
+Arrays = Mapping[str, Any]
+
+
+class Client:
+    """A lambdahat server, seen with one API key. A context manager; safe to share between threads.
+
+    url, key: by default LAMBDAHAT_URL (or http://127.0.0.1:8000) and LAMBDAHAT_KEY.
+    Wherever a method takes an id, the object with that id does as well.
+    Every method raises ApiError if the server refuses and ServerUnreachableError if it does not answer.
+    """
+
+    def __init__(self, url: str | None = None, key: str | None = None, *, timeout: float = 60.0, retries: int = 5):
+        url = url or os.environ.get("LAMBDAHAT_URL") or DEFAULT_URL
+        if not url.startswith(("http://", "https://")):
+            raise LambdahatError(f"'{url}' is no address of a server", f"it starts with http://, as {DEFAULT_URL} does")
+        key = key or os.environ.get("LAMBDAHAT_KEY")
+        self.url = url.rstrip("/")
+        self._http = Transport(self.url, key, timeout, retries)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def whoami(self) -> Identity:
+        """The tenant and the key that this client speaks for."""
+        return self._get("/v1/whoami", Identity)
+
+    # Blobs ------------------------------------------------------------------------------------------------------------
+
+    def upload(self, source: str | Path | bytes) -> str:
+        """Post a file, or bytes, unless the server has it from you already. Returns its SHA-256."""
+        sha256 = _sha256(source)
+        owned = self._http.json("POST", "/v1/blobs:check", json={"sha256": [sha256]}, idempotent=True)["owned"]
+        if sha256 not in owned:
+            self._put_blob(sha256, source)
+        return sha256
+
+    def _put_blob(self, sha256: str, source: str | Path | bytes) -> None:
+        with BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
+
+            def from_the_start() -> Any:
+                file.seek(0)
+                return file
+
+            self._http.send("PUT", f"/v1/blobs/{sha256}", content=from_the_start)
+
+    # Data sets and models ---------------------------------------------------------------------------------------------
+
+    def create_dataset(self, name: str, data: Arrays | str | Path | None = None, /, **arrays: Any) -> Dataset:
+        """Store the samples that a series is measured on: inputs 'x' and targets 'y', one row a sample.
+
+        Arrays are numpy's or tensors, by keyword or as a mapping; or `data` is a safetensors file.
+        """
+        if isinstance(data, str | Path):
+            if arrays:
+                raise LambdahatError("a data set is either a file or arrays", "leave one of them out")
+            blob = self.upload(Path(data))
+        else:
+            blob = self.upload(to_bytes({**(data or {}), **arrays}))
+        return self._post("/v1/datasets", Dataset, {"name": name, "blob": blob})
+
+    def dataset(self, dataset: str | Dataset) -> Dataset:
+        """The data set with this id."""
+        return self._get(f"/v1/datasets/{_id(dataset)}", Dataset)
+
+    def list_datasets(self) -> Iterator[Dataset]:
+        """All data sets, newest first."""
+        return self._pages("/v1/datasets", Dataset)
+
+    def create_model(self, name: str, spec: Mapping[str, Any]) -> Model:
+        """Describe a model by data, for example `{"family": "mlp", "widths": [2, 16, 1]}`."""
+        return self._post("/v1/models", Model, {"name": name, "spec": dict(spec)})
+
+    def validate_model(self, spec: Mapping[str, Any]) -> ModelShape:
+        """The parameters that a model would have; nothing is stored."""
+        return self._post("/v1/models:validate", ModelShape, {"spec": dict(spec)}, idempotent=True)
+
+    def model(self, model: str | Model) -> Model:
+        """The model with this id."""
+        return self._get(f"/v1/models/{_id(model)}", Model)
+
+    def list_models(self) -> Iterator[Model]:
+        """All models, newest first."""
+        return self._pages("/v1/models", Model)
+
+    # Series and checkpoints -------------------------------------------------------------------------------------------
+
+    def create_series(
+        self, name: str, model: str | Model, dataset: str | Dataset, tags: Mapping[str, Any] | None = None
+    ) -> Series:
+        """Start a series: the checkpoints of one training run of this model, to be measured on this data set."""
+        body = {"name": name, "model": _id(model), "dataset": _id(dataset), "tags": dict(tags or {})}
+        return self._post("/v1/series", Series, body)
+
+    def series(self, series: str | Series) -> Series:
+        """The series with this id, as it is now."""
+        return self._get(f"/v1/series/{_id(series)}", Series)
+
+    def list_series(self) -> Iterator[Series]:
+        """All series, newest first."""
+        return self._pages("/v1/series", Series)
+
+    def update_series(
+        self, series: str | Series, name: str | None = None, tags: Mapping[str, Any] | None = None
+    ) -> Series:
+        """Give a series another name or other tags."""
+        changes = {"name": name, "tags": dict(tags) if tags is not None else None}
+        body = {field: value for field, value in changes.items() if value is not None}
+        return Series.model_validate(self._http.json("PATCH", f"/v1/series/{_id(series)}", json=body, idempotent=True))
+
+    def delete_series(self, series: str | Series) -> None:
+        """Delete a series with its checkpoints, jobs and results."""
+        self._http.send("DELETE", f"/v1/series/{_id(series)}")
+
+    def add_checkpoint(
+        self,
+        series: str | Series,
+        step: int,
+        state: Arrays | str | Path,
+        metrics: Mapping[str, float] | None = None,
+    ) -> Checkpoint:
+        """Post the parameters at a step: a state dict, or a safetensors file. Posting the same again changes nothing.
+
+        metrics: what the training loop measured there, for example `{"test_loss": 0.3}`; NaN and infinity, which JSON
+        has no words for, are left out.
+        """
+        blob = self.upload(Path(state)) if isinstance(state, str | Path) else self.upload(to_bytes(state))
+        body = {"step": step, "blob": blob, "metrics": _finite(metrics or {})}
+        return self._post(f"/v1/series/{_id(series)}/checkpoints", Checkpoint, body, idempotent=True)
+
+    def list_checkpoints(self, series: str | Series) -> Iterator[Checkpoint]:
+        """The checkpoints of a series, by step ascending."""
+        return self._pages(f"/v1/series/{_id(series)}/checkpoints", Checkpoint)
+
+    # Jobs -------------------------------------------------------------------------------------------------------------
+
+    def run(
+        self, series: str | Series, measures: Mapping[str, Mapping[str, Any] | None] | None = None, **settings: Any
+    ) -> Job:
+        """Start a job on every checkpoint of a series.
+
+        measures: settings by measure, for example `{"llc": {"gamma": 10}, "hessian": {}}`; null leaves one out, and
+        what is not said has the server's default. settings: the rest of a job's, such as `checkpoints_per_shard`.
+        """
+        chosen = {} if measures is None else {"measures": dict(measures)}
+        return self._post("/v1/jobs", Job, {"series": _id(series), **chosen, **settings})
+
+    def job(self, job: str | Job) -> Job:
+        """The job with this id, as it is now."""
+        return self._get(f"/v1/jobs/{_id(job)}", Job)
+
+    def list_jobs(self, series: str | Series | None = None) -> Iterator[Job]:
+        """All jobs, or those of a series, newest first."""
+        return self._pages("/v1/jobs", Job, series=_id(series) if series is not None else None)
+
+    def cancel(self, job: str | Job) -> Job:
+        """Ask a job to stop; what it has found already stays."""
+        return self._post(f"/v1/jobs/{_id(job)}/cancel", Job, None, idempotent=True)
+
+    def wait(
+        self,
+        job: str | Job,
+        on_progress: Callable[[Job], None] | None = None,
+        *,
+        poll: float = 0.5,
+        timeout: float | None = None,
+    ) -> Job:
+        """Ask every `poll` seconds until a job has ended, whichever way: see its `state` and `error`.
+
+        Raises: TimeoutError after `timeout` seconds; the job goes on.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            now = self.job(job)
+            if on_progress is not None:
+                on_progress(now)
+            if now.is_finished:
+                return now
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeoutError(f"job '{now.id}' is still {now.state} after {timeout:g} s")
+            time.sleep(poll)
+
+    def events(self, job: str | Job, after: int = 0) -> Iterator[Event]:
+        """What has happened to a job so far, in order; only what came after the event `after`, if given."""
+        while True:
+            page = self._http.json("GET", f"/v1/jobs/{_id(job)}/events", params={"after": after})["data"]
+            if not page:
+                return
+            yield from map(Event.model_validate, page)
+            after = page[-1]["id"]
+
+    def results(self, job: str | Job) -> Iterator[Result]:
+        """What a job found, by step, then measure."""
+        return self._pages(f"/v1/jobs/{_id(job)}/results", Result)
+
+    # What it all is for -----------------------------------------------------------------------------------------------
+
+    def curve(
+        self,
+        series: str | Series,
+        measure: str | None = None,
+        job: str | Job | None = None,
+        *,
+        from_step: int | None = None,
+        to_step: int | None = None,
+    ) -> Curve:
+        """Quantities over steps. measure: measures or quantities, separated by commas (default: all); job: whose
+        results (default: the newest that has any).
+        """
+        params = _curve_params(measure, job, from_step, to_step)
+        return Curve.model_validate(self._http.json("GET", f"/v1/series/{_id(series)}/curve", params=params))
+
+    def curve_csv(
+        self,
+        series: str | Series,
+        measure: str | None = None,
+        job: str | Job | None = None,
+        *,
+        from_step: int | None = None,
+        to_step: int | None = None,
+    ) -> str:
+        """The curve as CSV: `step`, then `q`, `q_std_error`, `q_verdict` of every quantity q."""
+        params = {**_curve_params(measure, job, from_step, to_step), "format": "csv"}
+        return self._http.send("GET", f"/v1/series/{_id(series)}/curve", params=params).text
+
+    def transitions(self, series: str | Series, job: str | Job | None = None) -> list[Stage]:
+        """The transitions of a series' LLC curve, by step."""
+        return self._stages(f"/v1/series/{_id(series)}/transitions", job)
+
+    def stages(self, series: str | Series, job: str | Job | None = None) -> list[Stage]:
+        """Plateaus and transitions, by step."""
+        return self._stages(f"/v1/series/{_id(series)}/stages", job)
+
+    def _stages(self, path: str, job: str | Job | None) -> list[Stage]:
+        answer = self._http.json("GET", path, params={"job": _id(job) if job is not None else None})
+        return [Stage.model_validate(stage) for stage in answer["data"]]
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def _get(self, path: str, kind: type[T]) -> T:
+        return kind.model_validate(self._http.json("GET", path))
+
+    def _post(self, path: str, kind: type[T], body: Any, *, idempotent: bool = False) -> T:
+        return kind.model_validate(self._http.json("POST", path, json=body, idempotent=idempotent))
+
+    def _pages(self, path: str, kind: type[T], **params: Any) -> Iterator[T]:
+        after: str | None = None
+        while True:
+            page = self._http.json("GET", path, params={**params, "limit": 100, "after": after})
+            yield from map(kind.model_validate, page["data"])
+            after = page["next"]
+            if not page["has_more"]:
+                return
+
+
+def _id(reference: str | Resource) -> str:
+    return reference if isinstance(reference, str) else reference.id
+
+
+def _curve_params(
+    measure: str | None, job: str | Job | None, from_step: int | None, to_step: int | None
+) -> dict[str, Any]:
+    return {
+        "measure": measure,
+        "job": _id(job) if job is not None else None,
+        "from_step": from_step,
+        "to_step": to_step,
+    }
+
+
+def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
+
+
+def _sha256(source: str | Path | bytes) -> str:
+    if isinstance(source, bytes):
+        return hashlib.sha256(source).hexdigest()
+    with Path(source).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

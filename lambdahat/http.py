@@ -1,0 +1,101 @@
+"""Requests with retries, and answers turned into values or errors."""
+
+import contextlib
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import httpx
+
+from lambdahat.errors import ApiError, ServerUnreachableError
+
+log = logging.getLogger(__name__)
+
+BUSY = frozenset({502, 503, 504})
+# The connection was never made, so the request was never read: it may be sent again whatever it asks for.
+NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+
+Content = Callable[[], Any]
+"""Makes a request's body anew for every attempt."""
+
+
+class Transport:
+    """One server, one key.
+
+    retries: attempts after the first, for requests that may be repeated without harm, with doubling pauses of
+    0.2 to 5 seconds; timeout: seconds without any byte.
+    """
+
+    def __init__(self, url: str, key: str | None, timeout: float, retries: int) -> None:
+        headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+        self.url = url.rstrip("/")
+        self.retries = retries
+        self._http = httpx.Client(base_url=self.url, headers=headers, timeout=timeout)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def json(self, method: str, path: str, *, idempotent: bool | None = None, **options: Any) -> Any:
+        """The JSON of an answer. Options are httpx's: `json`, `params`. See `send`."""
+        return self.send(method, path, idempotent=idempotent, **options).json()
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        idempotent: bool | None = None,
+        content: Content | None = None,
+        params: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> httpx.Response:
+        """An answer of 2xx. Parameters that are None are left out.
+
+        idempotent: whether sending twice is the same as once; by default of every method but POST and PATCH.
+        Raises: ApiError if the server refuses, ServerUnreachableError if it can't be reached.
+        """
+        repeatable = method not in ("POST", "PATCH") if idempotent is None else idempotent
+        options["params"] = {name: value for name, value in (params or {}).items() if value is not None}
+        for attempt in range(self.retries + 1):
+            last = attempt == self.retries
+            try:
+                response = self._http.request(method, path, content=content() if content else None, **options)
+            except httpx.TransportError as error:
+                if last or not (repeatable or isinstance(error, NEVER_SENT)):
+                    raise self._unreachable(error) from error
+                reason = repr(error)
+            else:
+                if response.is_success:
+                    return response
+                if last or not repeatable or response.status_code not in BUSY:
+                    raise api_error(response)
+                reason = f"status {response.status_code}"
+            pause = min(0.2 * 2**attempt, 5.0) * random.uniform(0.75, 1.25)
+            log.debug("%s %s: %s; again in %.1f s", method, path, reason, pause)
+            time.sleep(pause)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _unreachable(self, error: httpx.TransportError) -> ServerUnreachableError:
+        return ServerUnreachableError(
+            f"no answer from {self.url}: {error or type(error).__name__}",
+            "is it running? `lambdahat serve` starts one here; LAMBDAHAT_URL or --url says where it is",
+        )
+
+
+def api_error(response: httpx.Response) -> ApiError:
+    """The problem that an answer describes; of anything else (a proxy's page, say) its status and first words."""
+    problem: dict[str, Any] = {"code": "http_error", "detail": f"{response.reason_phrase}: {response.text[:200]}"}
+    with contextlib.suppress(ValueError):
+        answer = response.json()
+        problem = answer if isinstance(answer, dict) and "code" in answer else problem
+    return ApiError(
+        status=response.status_code,
+        code=problem["code"],
+        detail=problem.get("detail") or problem.get("title") or response.reason_phrase,
+        hint=problem.get("hint") or "",
+        request_id=problem.get("request_id") or response.headers.get("X-Request-Id"),
+        errors=problem.get("errors") or [],
+    )

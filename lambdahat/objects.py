@@ -1,0 +1,206 @@
+"""What the server answers, as typed objects. Fields that a newer server adds are kept, not refused."""
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+JobState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+
+
+class Object(BaseModel):
+    """Anything the server answers."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class Resource(Object):
+    """Something with an id."""
+
+    id: str
+
+
+class Named(Object):
+    """An id and a name."""
+
+    id: str
+    name: str
+
+
+class Key(Named):
+    """The API key of a request."""
+
+    scopes: list[str]
+
+
+class Identity(Object):
+    """Who a key speaks for."""
+
+    tenant: Named
+    key: Key
+
+
+class Dataset(Resource):
+    """Named arrays of `num_samples` samples. `arrays`: {name: {dtype, shape, min, max, finite}}."""
+
+    name: str
+    blob: str
+    num_samples: int
+    arrays: dict[str, dict[str, Any]]
+    created_at: datetime
+
+
+class Parameter(Object):
+    """A parameter of a model."""
+
+    name: str
+    shape: list[int]
+
+
+class ModelShape(Object):
+    """What a checkpoint of a model holds, in order."""
+
+    num_parameters: int
+    layout: list[Parameter]
+
+
+class Model(Resource, ModelShape):
+    """A model described by data."""
+
+    name: str
+    spec: dict[str, Any]
+    created_at: datetime
+
+
+class Series(Resource):
+    """The checkpoints of one training run. `model`, `dataset`: ids; steps are null while it is empty."""
+
+    name: str
+    model: str
+    dataset: str
+    tags: dict[str, Any]
+    num_checkpoints: int
+    first_step: int | None
+    last_step: int | None
+    created_at: datetime
+
+
+class Checkpoint(Resource):
+    """A step of training and the SHA-256 of the file with the parameters there."""
+
+    series: str
+    step: int
+    blob: str
+    metrics: dict[str, float | None]
+    created_at: datetime
+
+
+class Progress(Object):
+    """How far a job is. done, total: row-steps; rate: of them, per second; shards: how many are in each state."""
+
+    done: int
+    total: int
+    fraction: float
+    shards: dict[str, int]
+    rate: float | None = None
+    seconds_left: float | None = None
+
+
+class Job(Resource):
+    """Measures and settings applied to a series. `error`: why it failed, else null."""
+
+    series: str
+    state: JobState
+    settings: dict[str, Any]
+    progress: Progress
+    error: dict[str, Any] | None = None
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self.state not in ("queued", "running")
+
+
+class Quantity(Object):
+    """A number and its standard error; null where there is no finite one."""
+
+    value: float | None
+    std_error: float | None = None
+
+
+class CurveQuantity(Quantity):
+    """A quantity at a step, with whether to believe it: 'ok', or what is wrong."""
+
+    verdict: str = "ok"
+
+
+class Result(Object):
+    """What one measure found at one checkpoint. `draws`: SHA-256 of the file with the draws, if kept."""
+
+    checkpoint: str
+    step: int
+    measure: str
+    quantities: dict[str, Quantity]
+    details: dict[str, Any]
+    verdict: str
+    reason: str
+    draws: str | None = None
+
+
+class CurvePoint(Object):
+    """Every quantity at one step."""
+
+    step: int
+    checkpoint: str
+    quantities: dict[str, CurveQuantity] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, data: Any) -> Any:
+        """On the wire each quantity stands beside the step."""
+        if not isinstance(data, dict) or "quantities" in data:
+            return data
+        quantities = {name: value for name, value in data.items() if isinstance(value, dict) and "value" in value}
+        rest = {name: value for name, value in data.items() if name not in quantities}
+        return {**rest, "quantities": quantities}
+
+
+class Curve(Object):
+    """Quantities over the steps of a series, by step ascending. `job` is null while nothing has been measured."""
+
+    series: str
+    job: str | None
+    quantities: list[str]
+    points: list[CurvePoint]
+
+    def column(self, quantity: str) -> list[tuple[int, CurveQuantity]]:
+        """(step, value) wherever this quantity was measured, also where no finite number came of it."""
+        return [(point.step, point.quantities[quantity]) for point in self.points if quantity in point.quantities]
+
+
+class Stage(Object):
+    """A stretch of training: a plateau of the LLC, or a transition between two.
+
+    type: 'A' (the loss falls, the LLC rises), 'B' (the LLC falls, the loss changes only slightly) or null (neither).
+    """
+
+    id: str
+    type: Literal["A", "B"] | None
+    from_step: int
+    to_step: int
+    delta_loss: Quantity
+    delta_llc: Quantity
+    details: dict[str, Any]
+    kind: Literal["transition", "plateau"] = "transition"
+
+
+class Event(Object):
+    """What happened to a job."""
+
+    id: int
+    kind: str
+    data: dict[str, Any]
+    created_at: datetime

@@ -1,0 +1,171 @@
+"""Jobs: made and cut into shards, cancelled, watched, and settled when their last shard has ended.
+
+Every function runs inside the caller's transaction. A job's row is locked before its shards', here and in
+`store.leases`, so that no two transactions can wait for each other.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import RowMapping, insert, select, text, update
+from sqlalchemy.orm import Session
+
+from llc.errors import InputError
+from llc.settings import JobSettings
+from store.ids import new_id
+from store.tables import JOB_STATES, Checkpoint, Event, Job, Model, Series, Shard
+
+ENDED = ("succeeded", "failed", "cancelled")
+NEVER = datetime(9999, 1, 1, tzinfo=UTC)  # psycopg can't read PostgreSQL's 'infinity'
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a job is. done, total: row-steps; rate: row-steps per second; None while unknown."""
+
+    done: int = 0
+    total: int = 0
+    shards: dict[str, int] = field(default_factory=lambda: dict.fromkeys(JOB_STATES, 0))
+    rate: float | None = None
+    seconds_left: float | None = None
+
+
+def create_job(session: Session, tenant_id: str, series: Series, settings: JobSettings) -> Job:
+    """A job over all checkpoints that the series has now, cut into shards. Raises: InputError `empty_series`."""
+    checkpoint_ids = session.scalars(
+        select(Checkpoint.id).where(Checkpoint.series_id == series.id).order_by(Checkpoint.step)
+    ).all()
+    if not checkpoint_ids:
+        raise InputError(
+            "empty_series", f"series '{series.id}' has no checkpoints", "post its checkpoints first, then the job"
+        )
+    job = Job(id=new_id("job"), tenant_id=tenant_id, series_id=series.id, settings=settings.model_dump(mode="json"))
+    session.add(job)
+    session.flush()
+    num_parameters = session.scalars(select(Model.num_parameters).where(Model.id == series.model_id)).one()
+    size = settings.shard_size(num_parameters)
+    shards = [checkpoint_ids[start : start + size] for start in range(0, len(checkpoint_ids), size)]
+    session.execute(
+        insert(Shard),
+        [
+            {
+                "id": new_id("shd"),
+                "job_id": job.id,
+                "ordinal": ordinal,
+                "kind": "measure",
+                "queue": settings.device,
+                "checkpoint_ids": list(ids),
+                "work_total": len(ids) * settings.measures.work,
+            }
+            for ordinal, ids in enumerate(shards)
+        ],
+    )
+    # The stages are read when every checkpoint is done: `_settle` brings their time forward.
+    session.execute(
+        insert(Shard).values(
+            id=new_id("shd"), job_id=job.id, ordinal=len(shards), kind="stages", checkpoint_ids=[], run_at=NEVER
+        )
+    )
+    event(session, job.id, "job.queued", {"checkpoints": len(checkpoint_ids), "shards": len(shards)})
+    session.refresh(job)
+    return job
+
+
+def request_cancel(session: Session, job: Job) -> None:
+    """Ask for an end: what waits is cancelled now, what runs when its worker hears of it. A no-op on an ended job."""
+    lock(session, job.id)
+    session.refresh(job)
+    if job.state in ENDED or job.cancel_requested_at is not None:
+        return
+    session.execute(text("UPDATE jobs SET cancel_requested_at = now() WHERE id = :job"), {"job": job.id})
+    session.execute(
+        text(
+            "UPDATE shards SET state = 'cancelled', finished_at = now()"
+            " WHERE job_id = :job AND state = 'queued' AND kind = 'measure'"
+        ),
+        {"job": job.id},
+    )
+    event(session, job.id, "job.cancel_requested", {})
+    settle(session, job.id)
+    session.refresh(job)
+
+
+def progress(session: Session, job_ids: Sequence[str]) -> dict[str, Progress]:
+    """How far these jobs are; a job that doesn't exist has no entry."""
+    rows = session.execute(
+        text(
+            """
+            SELECT s.job_id, s.state, count(*) AS shards, sum(s.work_done) AS done, sum(s.work_total) AS total,
+                   extract(epoch FROM coalesce(min(j.finished_at), now()) - min(j.started_at)) AS seconds,
+                   bool_or(j.finished_at IS NOT NULL) AS ended
+            FROM shards s JOIN jobs j ON j.id = s.job_id
+            WHERE s.job_id = ANY(:jobs) AND s.kind = 'measure'
+            GROUP BY s.job_id, s.state
+            """
+        ),
+        {"jobs": list(job_ids)},
+    ).mappings()
+    by_job: dict[str, list[RowMapping]] = {}
+    for row in rows:
+        by_job.setdefault(row["job_id"], []).append(row)
+    return {job_id: _progress(states) for job_id, states in by_job.items()}
+
+
+def _progress(states: list[RowMapping]) -> Progress:
+    done, total = (int(sum(row[name] for row in states)) for name in ("done", "total"))
+    seconds = states[0]["seconds"]
+    rate = done / float(seconds) if seconds and done else None
+    return Progress(
+        done=done,
+        total=total,
+        shards={state: sum(int(row["shards"]) for row in states if row["state"] == state) for state in JOB_STATES},
+        rate=rate,
+        seconds_left=(total - done) / rate if rate and not states[0]["ended"] else None,
+    )
+
+
+def lock(session: Session, job_id: str) -> None:
+    """Take a job's row, before any of its shards'."""
+    session.execute(text("SELECT 1 FROM jobs WHERE id = :job FOR UPDATE"), {"job": job_id})
+
+
+def is_cancelled(session: Session, job_id: str) -> bool:
+    """Whether the job is to end, or has been ended, by request."""
+    return session.scalar(select(Job.cancel_requested_at).where(Job.id == job_id)) is not None
+
+
+def settle(session: Session, job_id: str) -> None:
+    """Once nothing of a job waits or runs: bring on its stages, or end it. The job's row is locked."""
+    shards = session.execute(select(Shard.kind, Shard.state, Shard.error).where(Shard.job_id == job_id)).all()
+    measured = [shard.state for shard in shards if shard.kind == "measure"]
+    last = next(shard.state for shard in shards if shard.kind == "stages")
+    if any(state not in ENDED for state in measured) or last == "running":
+        return
+    cancelled = is_cancelled(session, job_id)
+    if last == "queued":
+        if "succeeded" in measured and not cancelled:
+            session.execute(
+                text("UPDATE shards SET run_at = now() WHERE job_id = :job AND kind = 'stages' AND run_at = :never"),
+                {"job": job_id, "never": NEVER},
+            )
+            return
+        session.execute(
+            text("UPDATE shards SET state = 'cancelled', finished_at = now() WHERE job_id = :job AND kind = 'stages'"),
+            {"job": job_id},
+        )
+    failed = [shard for shard in shards if shard.state == "failed"]
+    state = "cancelled" if cancelled else "failed" if failed else "succeeded"
+    error = None
+    if state == "failed":
+        detail = f"{len(failed)} of {len(shards)} shards failed"
+        error = {"code": "shards_failed", "detail": detail, "first": failed[0].error}
+    session.execute(update(Job).where(Job.id == job_id).values(state=state, finished_at=text("now()"), error=error))
+    event(session, job_id, f"job.{state}", {})
+
+
+def event(session: Session, job_id: str, kind: str, data: dict[str, Any]) -> None:
+    """Write down that something happened to a job."""
+    tenant_id = select(Job.tenant_id).where(Job.id == job_id).scalar_subquery()
+    session.execute(insert(Event).values(tenant_id=tenant_id, job_id=job_id, kind=kind, data=data))

@@ -1,0 +1,1 @@
+"""The client, the recorder, the command line, the picture."""
