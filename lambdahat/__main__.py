@@ -1,4 +1,4 @@
-"""`python -m lambdahat`: the command line."""
+"""`python -m lambdahat` is `lambdahat`."""
 
 from lambdahat.cli import app
 

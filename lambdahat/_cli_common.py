@@ -13,7 +13,8 @@ from lambdahat.errors import LambdahatError
 from lambdahat.objects import Job, Series
 from lambdahat.stack import StackError, default_root
 
-out = Console(highlight=False)
+# Into a file or a pipe, tables are as wide as they need to be.
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 250)
 err = Console(stderr=True, highlight=False)
 
 Url = Annotated[str, typer.Option("--url", envvar="LAMBDAHAT_URL", help="The server's address.")]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
@@ -19,6 +20,7 @@ HEADINGS = {
     "hessian_max_eigenvalue": "largest eigenvalue",
     "hessian_near_zero_share": "near-zero share",
 }
+WIDEST = 1000
 TYPE_STYLES = {"A": "bold dark_orange3", "B": "bold dodger_blue2", None: "dim"}
 TYPE_MEANINGS = {
     "A": "the loss falls, the LLC rises",
@@ -86,22 +88,35 @@ def show_job(client: Client, curve: Curve) -> None:
 
 
 def show_curve(curve: Curve) -> None:
-    """A row a step: value ± standard error of every quantity, and what is wrong, if anything."""
+    """A row a step: value ± standard error of the quantities that fit, and what is wrong, if anything."""
     if not curve.points:
         out.print("[dim]no results yet[/]")
         return
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column("step", justify="right")
-    quantities = [name for name in HEADINGS if name in curve.quantities]
-    quantities += [name for name in curve.quantities if name not in HEADINGS]
-    for quantity in quantities:
-        table.add_column(HEADINGS.get(quantity, quantity), justify="right", no_wrap=True)
-    table.add_column("verdict")
-    for point in curve.points:
-        cells = [_cell(point, quantity) for quantity in quantities]
-        verdict = _verdict(point)
-        table.add_row(str(point.step), *cells, Text(verdict), style="" if verdict == "ok" else "yellow")
+    shown = [name for name in HEADINGS if name in curve.quantities]
+    shown += [name for name in curve.quantities if name not in HEADINGS]
+    left_out: list[str] = []
+    while (
+        Measurement.get(out, out.options.update(width=WIDEST), table := _curve_table(curve, shown)).maximum > out.width
+    ):
+        if len(shown) == 1:
+            break
+        left_out.insert(0, shown.pop())
     out.print(table)
+    if left_out:
+        names = ", ".join(HEADINGS.get(name, name) for name in left_out)
+        out.print(f"[dim]no room for: {names}\nlambdahat curve {curve.series} --measure {','.join(left_out)}[/]")
+
+
+def _curve_table(curve: Curve, quantities: list[str]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for heading in ("step", *(HEADINGS.get(quantity, quantity) for quantity in quantities)):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for point in curve.points:
+        verdict = _verdict(point)
+        cells = [_cell(point, quantity) for quantity in quantities]
+        table.add_row(str(point.step), *cells, Text(verdict), style="" if verdict == "ok" else "yellow")
+    return table
 
 
 def show_reasons(results: Iterable[Result], checkpoints: set[str]) -> None:

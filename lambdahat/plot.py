@@ -56,7 +56,8 @@ class Panel:
 
 PANELS = (
     Panel("local learning\ncoefficient  λ̂", (("llc", "λ̂", "#1b1b1b"),), height=2.2, log=False),
-    Panel("loss", (("loss", "loss", "#1b1b1b"),), height=1.3, log=True),
+    # Linear: a transition's type is a matter of how much the loss changes, not of its factors.
+    Panel("loss", (("loss", "loss", "#1b1b1b"),), height=1.3, log=False),
     Panel(
         "Hessian",
         (("hessian_trace", "trace", "#1b1b1b"), ("hessian_max_eigenvalue", "largest eigenvalue", "#7a5195")),

@@ -3,7 +3,8 @@ import { withError } from "./numbers.js";
 
 const PANELS = [
   { label: "LLC  λ̂", height: 2.2, log: false, lines: [["llc", "λ̂", "--ink"]] },
-  { label: "loss", height: 1.3, log: true, lines: [["loss", "loss", "--ink"]] },
+  // Linear: a transition's type is a matter of how much the loss changes, not of its factors.
+  { label: "loss", height: 1.3, log: false, lines: [["loss", "loss", "--ink"]] },
   {
     label: "Hessian", height: 1.2, log: true,
     lines: [["hessian_trace", "trace", "--ink"], ["hessian_max_eigenvalue", "largest eigenvalue", "--second"]],

@@ -7,11 +7,13 @@ Each of P probes z_p (Rademacher) starts a Lanczos run of m steps with full reor
 - largest eigenvalues: Rayleigh-Ritz on the union of the P Krylov spaces, whose products with H are known, so that
   repeated eigenvalues (up to P-fold) are found; the error of each is its residual `‖H v − θ v‖`;
 - share of spectral mass near zero, `#{|h_i| ≤ c·max|h|} / d`, by stochastic Lanczos quadrature from its *nodes*: the
-  sum of the squared first components of T_p's eigenvectors whose eigenvalue is near zero, averaged over probes.
+  sum of the squared first components of T_p's eigenvectors whose eigenvalue is near zero, averaged over probes. Its
+  error is that of probes and that of truncation, the change between half the steps and all of them, in squares.
 
 Probes depend on the seed only, so that neighbouring checkpoints share their noise.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -36,7 +38,7 @@ BREAKDOWN = 1e-6
 
 def measure(series: CheckpointSeries, settings: HessianSettings) -> list[Measurement]:
     """Quantities `hessian_trace`, `hessian_max_eigenvalue` (error: its residual) and `hessian_near_zero_share`;
-    details: the largest eigenvalues with their residuals.
+    details: the largest eigenvalues with their residuals, and the share's two errors apart.
     """
     return [_measure_one(series, w, settings) for w in series.anchors]
 
@@ -52,16 +54,20 @@ def _measure_one(series: CheckpointSeries, w: Tensor, settings: HessianSettings)
     threshold = settings.near_zero * abs(values[0])
     traces = np.array([d * run.tridiagonal[0, 0] for run in runs])
     shares = np.array([run.mass_within(threshold) for run in runs])
+    halves = np.array([run.mass_within(threshold, (len(run.basis) + 1) // 2) for run in runs])
+    share, truncation = _mean(shares), float(abs(shares.mean() - halves.mean()))
     return Measurement(
         quantities={
             "hessian_trace": _mean(traces),
             "hessian_max_eigenvalue": Quantity(float(values[0]), float(residuals[0])),
-            "hessian_near_zero_share": _mean(shares),
+            "hessian_near_zero_share": Quantity(share.value, math.hypot(share.std_error, truncation)),
         },
         details={
             "eigenvalues": values.tolist(),
             "residuals": residuals.tolist(),
             "near_zero": settings.near_zero,
+            "near_zero_probe_error": share.std_error,
+            "near_zero_truncation_error": truncation,
             "num_samples": min(settings.num_samples, series.objective.num_samples),
         },
     )
@@ -78,9 +84,11 @@ class KrylovSpace:
     remainder: Array
     """(d,): β_m times the direction that would come next."""
 
-    def mass_within(self, threshold: float) -> float:
-        """Share of the spectral mass, seen from the probe, of eigenvalues h with |h| ≤ threshold."""
-        nodes, vectors = np.linalg.eigh(self.tridiagonal)
+    def mass_within(self, threshold: float, num_steps: int | None = None) -> float:
+        """Share of the spectral mass, seen from the probe, of eigenvalues h with |h| ≤ threshold; num_steps: as the
+        first so many steps alone would give it.
+        """
+        nodes, vectors = np.linalg.eigh(self.tridiagonal[:num_steps, :num_steps])
         return float((vectors[0, np.abs(nodes) <= threshold] ** 2).sum())
 
     @property

@@ -6,11 +6,12 @@ from llc.settings import LossSettings
 
 def measure(series: CheckpointSeries, settings: LossSettings) -> list[Measurement]:
     """Quantity `loss`."""
-    losses = series.sample_losses.double()
-    n = losses.shape[1]
-    errors = losses.std(dim=1) / n**0.5 if n > 1 else losses.new_full((len(losses),), float("nan"))
-    series.report(len(losses) * settings.work)
-    return [
-        Measurement({"loss": Quantity(mean, error)})
-        for mean, error in zip(losses.mean(1).tolist(), errors.tolist(), strict=True)
-    ]
+    found = []
+    for (
+        losses
+    ) in series.sample_losses:  # one by one: a sum's order, and so its last digit, depends on the array's shape
+        n = len(losses)
+        error = losses.double().std().item() / n**0.5 if n > 1 else float("nan")
+        found.append(Measurement({"loss": Quantity(losses.double().mean().item(), error)}))
+        series.report(settings.work)
+    return found

@@ -22,7 +22,7 @@ from lambdahat.stack import Stack
 CHECKPOINTS, SHARDS = 8, 8
 MEASURES = {
     "loss": {},
-    "llc": {"batch_size": 16, "num_burnin_steps": 50, "num_draws": 1000, "gamma": 10.0, "sampler": {"epsilon": 1e-3}},
+    "llc": {"batch_size": 16, "num_burnin_steps": 50, "num_draws": 2000, "gamma": 10.0, "sampler": {"epsilon": 1e-3}},
 }
 
 
@@ -79,18 +79,37 @@ def found(client: lambdahat.Client, job: Job) -> dict[tuple[int, str], Any]:
     return numbers
 
 
+def test_shards_and_added_chains_change_no_number(
+    client: lambdahat.Client, series: Series, undisturbed: dict[tuple[int, str], Any]
+) -> None:
+    together = client.wait(client.run(series, MEASURES, checkpoints_per_shard=CHECKPOINTS), timeout=120)
+    more = {**MEASURES, "llc": {**MEASURES["llc"], "num_chains": 5}}
+    with_a_chain = client.wait(client.run(series, more, checkpoints_per_shard=3), timeout=120)
+    for job in (together, with_a_chain):
+        for (step, measure), (quantities, details, _) in found(client, job).items():
+            if measure == "llc":
+                one_percent = 0.01 * undisturbed[step, "llc"][0]["llc"].std_error
+                chains = undisturbed[step, "llc"][1]["per_chain"]
+                assert details["per_chain"][:4] == pytest.approx(chains, abs=one_percent, rel=0)
+            else:
+                assert quantities == undisturbed[step, measure][0]
+
+
 def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
 def computing(stack: Stack) -> list[int]:
     """Children that do mathematics now."""
-    children = psutil.Process(stack.pids()["worker"]).children()
-    return [child.pid for child in children if "worker.child" in " ".join(child.cmdline())]
+    try:
+        children = psutil.Process(stack.pids()["worker"]).children()
+        return [child.pid for child in children if "worker.child" in " ".join(child.cmdline())]
+    except (KeyError, psutil.NoSuchProcess):
+        return []  # the worker is between two lives
 
 
 def kill_a_child(stack: Stack) -> None:
-    kill(computing(stack)[0])
+    kill(computing(stack)[-1])
 
 
 def kill_the_worker(stack: Stack) -> None:

@@ -68,6 +68,8 @@ def test_everything_agrees_with_the_dense_twin(objective: ModelObjective, w: Ten
     assert 0.1 < truth < 0.9
     assert share.std_error < 0.1
     assert abs(share.value - truth) < 3 * share.std_error
+    probes, truncation = found.details["near_zero_probe_error"], found.details["near_zero_truncation_error"]
+    assert share.std_error == pytest.approx((probes**2 + truncation**2) ** 0.5)
 
 
 def test_residuals_bound_the_error_of_unconverged_eigenvalues(objective: ModelObjective, w: Tensor) -> None:
@@ -100,6 +102,7 @@ def test_lanczos_ends_in_an_invariant_space() -> None:
     run = hessian.lanczos(lambda v: v * h, torch.ones(4), 4)
     np.testing.assert_allclose(np.linalg.eigvalsh(run.tridiagonal), [0.0, 1.0, 3.0], atol=1e-5)
     assert run.mass_within(0.5) == pytest.approx(0.25)
+    assert run.mass_within(0.5, num_steps=1) == 0.0  # one node, at the mean
 
 
 def test_probes_are_the_same_at_every_checkpoint(objective: ModelObjective, w: Tensor) -> None:
