@@ -60,6 +60,11 @@ class ChildProcess:
             raise ChildDiedError(self._last_words())
         return json.loads(line)
 
+    def dismiss(self) -> None:
+        """Let it end by itself: it has nothing to do and will be given nothing more."""
+        assert self._process.stdin
+        self._process.stdin.close()
+
     def kill(self) -> None:
         """End it at once."""
         self._process.kill()

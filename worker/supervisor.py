@@ -57,8 +57,13 @@ class Supervisor:
             self._gpus.put(gpu)
 
     def stop(self) -> None:
-        """Give back what runs, to be taken by another worker at once."""
+        """Give back what runs, to be taken by another worker at once, and let idle children go."""
         self._stopping.set()
+        while True:
+            try:
+                self._idle.get_nowait().dismiss()
+            except queue.Empty:
+                return
 
     def run(self, shard_id: str) -> None:
         """Run a shard from claim to end; return at once if the hint was a duplicate."""

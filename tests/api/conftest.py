@@ -47,11 +47,12 @@ def engine(database_url: str) -> Iterator[Engine]:
 @contextmanager
 def serving(environment: dict[str, str]) -> Iterator[str]:
     """The URL of a service of its own, in a thread."""
-    with pytest.MonkeyPatch.context() as patch, socket.create_server(("127.0.0.1", 0)) as listener:
+    with pytest.MonkeyPatch.context() as patch:  # only while it reads its settings
         for name, value in environment.items():
             patch.setenv(name, value)
-        config = uvicorn.Config(create_app(), log_config=None, access_log=False, ws="none")
-        server = uvicorn.Server(config)
+        app = create_app()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, ws="none"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
