@@ -24,7 +24,7 @@ class SGLDSettings(Frozen):
     """
 
     name: Literal["sgld"] = "sgld"
-    epsilon: PositiveFloat = Field(default=1e-5, description="Step size ε.")
+    epsilon: PositiveFloat = Field(default=1e-4, description="Step size ε.")
 
 
 class HealthSettings(Frozen):
@@ -49,9 +49,9 @@ class LLCSettings(Frozen):
     batch_size: int = Field(default=256, ge=1, description="Samples of a minibatch, drawn with replacement.")
     num_chains: int = Field(default=4, ge=2, le=64, description="Independent chains; an error bar needs two.")
     num_burnin_steps: int = Field(
-        default=100, ge=0, le=1_000_000, description="Steps thrown away at the start of a chain."
+        default=300, ge=0, le=1_000_000, description="Steps thrown away at the start of a chain."
     )
-    num_draws: int = Field(default=200, ge=8, le=1_000_000, description="Draws kept of every chain.")
+    num_draws: int = Field(default=300, ge=8, le=1_000_000, description="Draws kept of every chain.")
     steps_between_draws: int = Field(default=1, ge=1, le=1_000, description="Steps from one draw to the next.")
     seed: int = Field(
         default=0, ge=0, lt=2**63, description="Noise and minibatches are a function of (seed, chain, step)."

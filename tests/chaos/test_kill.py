@@ -3,60 +3,23 @@ each checkpoint and measure, and with the numbers of a job that nobody disturbed
 """
 
 import os
-import shutil
 import signal
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import psutil
 import pytest
 
 import lambdahat
 from lambdahat.objects import Job, Result, Series
 from lambdahat.stack import Stack
+from tests.chaos.conftest import CHECKPOINTS
 
-CHECKPOINTS, SHARDS = 8, 8
 MEASURES = {
     "loss": {},
     "llc": {"batch_size": 16, "num_burnin_steps": 50, "num_draws": 2000, "gamma": 10.0, "sampler": {"epsilon": 1e-3}},
 }
-
-
-@pytest.fixture(scope="module")
-def stack() -> Iterator[Stack]:
-    """A stack whose leases end soon."""
-    folder = Path(tempfile.mkdtemp(prefix="lh-", dir="/tmp"))
-    folder.chmod(0o755)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LAMBDAHAT_LEASE_SECONDS", "3")
-        patch.setenv("LAMBDAHAT_DISPATCH_AGAIN_SECONDS", "3")
-        with Stack(folder / "data", port=0, workers=2) as stack:
-            yield stack
-    shutil.rmtree(folder)
-
-
-@pytest.fixture(scope="module")
-def client(stack: Stack) -> Iterator[lambdahat.Client]:
-    with lambdahat.Client(stack.url, stack.key) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def series(client: lambdahat.Client) -> Series:
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((200, 3)).astype(np.float32)
-    dataset = client.create_dataset("points", x=x, y=(x.sum(1) > 0).astype(np.int64))
-    model = client.create_model("small", {"family": "mlp", "widths": [3, 8, 2], "activation": "tanh"})
-    series = client.create_series("a run", model, dataset)
-    shapes = {"layers.0.weight": (8, 3), "layers.0.bias": (8,), "layers.1.weight": (2, 8), "layers.1.bias": (2,)}
-    for step in range(CHECKPOINTS):
-        state = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
-        client.add_checkpoint(series, step, state)
-    return series
 
 
 def run(client: lambdahat.Client, series: Series) -> Job:
