@@ -14,7 +14,6 @@ from sqlalchemy.orm import Session
 
 from api.app import create_app
 from store import keys, tenants
-from store.database import connect
 from store.ids import new_id
 from tests.api.lab import Lab
 
@@ -34,14 +33,6 @@ def environment(database_url: str, broker_url: str, blob_dir: Path) -> dict[str,
         "LAMBDAHAT_BLOB_DIR": str(blob_dir),
         "LAMBDAHAT_MAX_BLOB_BYTES": "3000000",
     }
-
-
-@pytest.fixture(scope="session")
-def engine(database_url: str) -> Iterator[Engine]:
-    """Straight to the database."""
-    engine = connect(database_url)
-    yield engine
-    engine.dispose()
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""How a job ends that is not let run: cancelled, or with its data gone."""
+"""How a job ends that does not go well: cancelled, with a file gone, with chains that explode."""
 
 import time
 from collections.abc import Iterator
@@ -57,3 +57,19 @@ def test_a_file_that_is_gone_is_named_and_the_rest_is_measured(
     assert job.progress.shards["failed"] == 1
     measured = [result.step for result in client.results(job)]
     assert measured == list(range(1, CHECKPOINTS))
+
+
+def test_chains_that_explode_are_a_result_with_a_reason(client: lambdahat.Client, series: Series) -> None:
+    far_too_large = {"sampler": {"epsilon": 1e30}, "num_draws": 20, "num_burnin_steps": 10}
+    job = client.wait(client.run(series, {"loss": {}, "llc": far_too_large}), timeout=60)
+    assert job.state == "succeeded"
+    for result in client.results(job):
+        if result.measure == "llc":
+            assert result.verdict == "diverged"
+            assert "at step" in result.reason
+            assert result.quantities["llc"].value is None
+            assert result.quantities["llc"].std_error is None
+        else:
+            assert result.verdict == "ok"
+            assert result.quantities["loss"].value is not None
+    assert client.transitions(series, job) == []

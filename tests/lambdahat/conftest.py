@@ -7,17 +7,8 @@ import pytest
 from sqlalchemy import Engine
 
 from lambdahat import Client
-from store.database import connect
 from tests.lambdahat import lab
 from tests.lambdahat.service import Service
-
-
-@pytest.fixture(scope="session")
-def engine(database_url: str) -> Iterator[Engine]:
-    """Straight to the database."""
-    engine = connect(database_url)
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture(scope="session")
