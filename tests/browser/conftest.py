@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, BrowserContext, expect, sync_playwright
 
-from tests.lambdahat.conftest import client, engine, environment, key, service
+from tests.lambdahat.conftest import client, environment, key, service
 
-__all__ = ["client", "engine", "environment", "key", "service"]
+__all__ = ["client", "environment", "key", "service"]
 
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage"]
 
