@@ -125,17 +125,29 @@ def two_layer_truth(nbeta: float, gamma: float, problem: LinearNetworkProblem) -
     return -nbeta * (log_z(nbeta + step) - log_z(nbeta - step)) / (2 * step)
 
 
-@pytest.mark.parametrize(("rank", "epsilon"), [(0, 5e-4), (1, 1e-4)])  # the stiffer, the smaller
-def test_two_layer_linear_network_agrees_with_quadrature(rank: int, epsilon: float) -> None:
+def two_layer_estimate(rank: int, epsilon: float) -> tuple[LLCEstimate, float, float]:
+    """λ̂ on a linear network 1-2-3, the truth at this finite nβ, and λ."""
     problem = linear_network((1, 2, 3), rank, n=4, seed=0)
     # Inputs ±1: every sample has the same loss, so that a minibatch has no noise.
     problem.y[:] = np.sign(problem.x) * problem.y / problem.x
     problem.x[:] = np.sign(problem.x)
     chosen = settings(epsilon, nbeta=200.0, gamma=10.0)
     draws = draw(linear_objective(problem), torch.from_numpy(problem.w_star)[None], chosen)
-    estimate, truth = estimators.llc(draws, 0), two_layer_truth(200.0, 10.0, problem)
-    assert truth < float(problem.lambda_)  # which it approaches as nβ grows
-    assert accepts(estimate, truth, power=0.04), (estimate, truth, problem.lambda_)
+    return estimators.llc(draws, 0), two_layer_truth(200.0, 10.0, problem), float(problem.lambda_)
+
+
+@pytest.mark.parametrize(("rank", "epsilon"), [(0, 5e-4), (1, 1e-4)])  # the stiffer, the smaller
+def test_two_layer_linear_network_agrees_with_quadrature(rank: int, epsilon: float) -> None:
+    estimate, truth, asymptote = two_layer_estimate(rank, epsilon)
+    assert truth < asymptote  # which it approaches as nβ grows
+    assert accepts(estimate, truth, power=0.04), (estimate, truth, asymptote)
+
+
+@pytest.mark.parametrize("broken", [full_epsilon, no_tether, uphill, epsilon_noise])
+def test_broken_kernels_are_found_on_the_two_layer_network(broken: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sgld, "step", broken)
+    estimate, truth, _ = two_layer_estimate(rank=0, epsilon=5e-4)
+    assert not abs(estimate.value - truth) <= 3 * estimate.std_error
 
 
 def test_a_chain_is_the_same_with_other_chains_and_checkpoints_beside_it() -> None:
