@@ -24,7 +24,9 @@ _EXAMPLE: JsonDict = {
 
 
 class NewDataset(Body):
-    """A data set: a safetensors file with inputs 'x' and targets 'y', one row a sample."""
+    """A data set: a safetensors file with inputs 'x' and, if the model's loss asks for them, targets 'y', one row a
+    sample.
+    """
 
     model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
     name: Name

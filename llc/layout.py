@@ -34,7 +34,9 @@ class Layout:
 
     def unflatten(self, w: "Tensor") -> "dict[str, Tensor]":
         """(d,) → views by name."""
-        return {name: w[where].view(shape) for name, where, shape in self.blocks()}
+        # One split: the backward pass of a slice for each parameter would write d numbers as often as there are slices.
+        parts = w.split([math.prod(shape) for shape in self.shapes.values()])
+        return {name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
 
     def check(self, shapes: Mapping[str, tuple[int, ...]], what: str = "the checkpoint") -> None:
         """Refuse parameters that are not exactly this layout's. Raises: InputError, naming the first difference."""

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from llc.layout import Layout
 from llc.losses import LOSSES
 from llc.models import Model
 
@@ -21,8 +22,8 @@ class Objective(Protocol):
     """Per-sample losses of a flat parameter vector w (d,) on a data set of n samples."""
 
     @property
-    def num_parameters(self) -> int:
-        """d."""
+    def layout(self) -> Layout:
+        """Names and shapes of the d parameters."""
         ...
 
     @property
@@ -45,30 +46,30 @@ class Objective(Protocol):
 
 
 class ModelObjective:
-    """The objective of a model on arrays 'x' and 'y', kept in memory on `device`. The model is in evaluation mode."""
+    """The objective of a model on the arrays 'x' and `model.targets`, kept in memory on `device`. The model is in
+    evaluation mode.
+    """
 
     def __init__(
         self, model: Model, arrays: Mapping[str, NDArray[np.generic]], device: torch.device | str = "cpu"
     ) -> None:
         self.model = model
         self.device = torch.device(device)
-        self._layout = model.layout()
-        self._data = {name: self._tensor(arrays[name]) for name in ("x", "y")}
-
-    @property
-    def num_parameters(self) -> int:
-        return self._layout.num_parameters
+        self.layout = model.layout()
+        self._data = {name: self._tensor(arrays[name]) for name in {"x", model.targets}}
 
     @property
     def num_samples(self) -> int:
         return len(self._data["x"])
 
     def batch(self, indices: Tensor) -> Batch:
-        return {name: array[indices] for name, array in self._data.items()}
+        # Whole samples are copied, several times faster than by indexing.
+        flat = indices.flatten()
+        return {name: array.index_select(0, flat).unflatten(0, indices.shape) for name, array in self._data.items()}
 
     def per_sample_loss(self, w: Tensor, batch: Batch) -> Tensor:
-        outputs = self.model.forward(self._layout.unflatten(w), batch["x"])
-        return LOSSES[self.model.loss](outputs, batch["y"])
+        outputs = self.model.forward(self.layout.unflatten(w), batch["x"])
+        return LOSSES[self.model.loss](outputs, batch[self.model.targets])
 
     def _tensor(self, array: NDArray[np.generic]) -> Tensor:
         dtype = np.float32 if array.dtype.kind == "f" else np.int64

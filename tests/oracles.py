@@ -10,8 +10,9 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import root
 
-from llc.exact import POTENTIALS, deep_linear, quadratic_llc, quadratic_sgld_llc
+from llc.exact import POTENTIALS, deep_linear, quadratic_llc, quadratic_sgld_llc, tms_kgon_lambda
 
 
 class Oracle(Protocol):
@@ -109,3 +110,96 @@ def layers_of(problem: LinearNetworkProblem) -> list[NDArray[np.float32]]:
     shapes = [(out, into) for into, out in pairwise(problem.widths)]
     ends = np.cumsum([out * into for out, into in shapes])[:-1]
     return [part.reshape(shape) for part, shape in zip(np.split(problem.w_star, ends), shapes, strict=True)]
+
+
+@dataclass(frozen=True)
+class SuperpositionProblem:
+    """The toy model of superposition with c features in two dimensions, at a k-gon, and the exact λ there.
+
+    x: (n, c) float32; w_star: (3c,) float32, flat in the order of `llc.models.ToyModelOfSuperposition`: W (2, c) and
+    b (c,).
+    """
+
+    k: int
+    c: int
+    x: NDArray[np.float32]
+    w_star: NDArray[np.float32]
+    lambda_: Fraction
+
+
+def superposition(k: int, c: int, samples_per_feature: int, unused_bias: float = -0.5) -> SuperpositionProblem:
+    """The k-gon, k = 5 … 8, of c ≥ k features [Chen et al. 2023, arXiv 2310.06301]: k columns of W at the corners, of
+    length l and with bias b, all other columns 0 with a bias below 0.
+
+    A sample has one active feature, uniform in [0, 1]: here the midpoints of equal cells, the same for every feature.
+    The data are then their own population, and w* is a minimum of the empirical loss: (l, b) is solved for these data.
+    """
+    values = (np.arange(samples_per_feature) + 0.5) / samples_per_feature
+    length, bias = _kgon(k, values)
+    angles = 2 * np.pi * np.arange(k) / k
+    W, b = np.zeros((2, c)), np.full(c, unused_bias)
+    W[:, :k] = length * np.array([np.cos(angles), np.sin(angles)])
+    b[:k] = bias
+    x = np.concatenate([values[:, None] * feature for feature in np.eye(c)])
+    w_star = np.concatenate([W.ravel(), b])
+    return SuperpositionProblem(k, c, x.astype(np.float32), w_star.astype(np.float32), tms_kgon_lambda(k, c))
+
+
+def _kgon(k: int, values: NDArray[np.float64]) -> tuple[float, float]:
+    """(l, b) where the loss of an active feature of these values has no slope."""
+    cosines = np.cos(2 * np.pi * np.arange(k) / k)[:, None]
+    target = np.eye(k)[:, :1] * values
+
+    def slope(at: NDArray[np.float64]) -> list[float]:
+        length, bias = at
+        output = np.maximum(length**2 * cosines * values + bias, 0)
+        error = np.where(output > 0, output - target, 0)
+        return [2 * length * float((error * cosines * values).sum(0).mean()), float(error.sum(0).mean())]
+
+    found = root(slope, (1.2 + 0.12 * (k - 5), -0.3 * (k - 4)), tol=1e-12)
+    assert found.success, found.message
+    return float(found.x[0]), float(found.x[1])
+
+
+@dataclass(frozen=True)
+class RescaledProblem:
+    """One function, written with many parameters: the exact λ is the same for every row of w_star.
+
+    x: (n, inputs) float32; y: (n, outputs) float32; w_star: (factors, d) float32, rows flat in the order of
+    `llc.models.MLP`: `layers.{i}.weight` (out, in), `layers.{i}.bias` (out,).
+    """
+
+    widths: tuple[int, ...]
+    factors: tuple[float, ...]
+    x: NDArray[np.float32]
+    y: NDArray[np.float32]
+    w_star: NDArray[np.float32]
+
+
+def rescaled_relu(
+    widths: tuple[int, ...], factors: tuple[float, ...], n: int, seed: int, layer: int = 0, noise: float = 0.0
+) -> RescaledProblem:
+    """A random ReLU network and copies of it in which a hidden layer's weights and bias are multiplied by a factor
+    c > 0 and the next layer's weights by 1/c, which leaves the function as it is [Lau et al., arXiv 2308.12108].
+
+    x ~ N(0, 1); y is the network's output, plus `noise` × N(0, 1).
+    """
+    generator = np.random.default_rng(seed)
+    weights = [generator.normal(scale=(2 / into) ** 0.5, size=(out, into)) for into, out in pairwise(widths)]
+    biases = [generator.normal(scale=0.1, size=out) for out in widths[1:]]
+    x = generator.standard_normal((n, widths[0]))
+    y = x
+    for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        y = (np.maximum(y, 0) if i else y) @ weight.T + bias
+    y = y + noise * generator.standard_normal(y.shape)
+
+    def copy(factor: float) -> NDArray[np.float64]:
+        parts = [part for pair in zip(weights, biases, strict=True) for part in pair]
+        for part, scale in ((2 * layer, factor), (2 * layer + 1, factor), (2 * layer + 2, 1 / factor)):
+            parts[part] = scale * parts[part]
+        return np.concatenate([part.ravel() for part in parts])
+
+    w_star = np.stack([copy(factor) for factor in factors])
+    return RescaledProblem(
+        tuple(widths), tuple(factors), x.astype(np.float32), y.astype(np.float32), w_star.astype(np.float32)
+    )

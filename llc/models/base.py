@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 from pydantic import Field
 
@@ -16,13 +16,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Model(Frozen, ABC):
-    """A model described by data: a function of named parameters and inputs 'x', with a loss against targets 'y'."""
+Loss = TypeVar("Loss", bound=LossName)
+
+
+class Model(Frozen, ABC, Generic[Loss]):
+    """A model described by data: a function of named parameters and inputs 'x', with one of the losses that its outputs
+    can have, against the array `targets`.
+    """
 
     kind: Literal["builtin"] = "builtin"
-    loss: LossName = Field(
-        default="cross_entropy", description="Per-sample loss of the outputs against the targets 'y'."
-    )
+    loss: Loss = Field(description="Per-sample loss of the outputs against the targets.")
 
     @abstractmethod
     def layout(self) -> Layout:
@@ -30,12 +33,19 @@ class Model(Frozen, ABC):
 
     @abstractmethod
     def forward(self, params: "Mapping[str, Tensor]", x: "Tensor") -> "Tensor":
-        """Outputs (batch, num_outputs) for inputs (batch, ...), in operations that `torch.func.vmap` can batch."""
+        """Outputs (batch, num_outputs), or (batch, positions, num_outputs) for the losses of sequences, of inputs
+        (batch, ...), in operations that `torch.func.vmap` can batch.
+        """
 
     @property
     @abstractmethod
     def num_outputs(self) -> int:
         """Length of an output."""
+
+    @property
+    def targets(self) -> Literal["x", "y"]:
+        """The array that the loss holds the outputs against: 'y', or 'x' where a sample is its own target."""
+        return "y"
 
     @abstractmethod
     def check_inputs(self, x: ArrayInfo) -> None:
@@ -43,7 +53,7 @@ class Model(Frozen, ABC):
 
     def check_data(self, arrays: Mapping[str, ArrayInfo]) -> None:
         """Refuse a data set that this model and its loss can't be evaluated on. Raises: InputError."""
-        for name in ("x", "y"):
+        for name in dict.fromkeys(("x", self.targets)):
             if name not in arrays:
                 raise InputError(
                     "missing_array",
@@ -53,7 +63,8 @@ class Model(Frozen, ABC):
             if not arrays[name].finite:
                 raise InputError("not_finite", f"the data set's '{name}' has values that are NaN or infinite", "")
         self.check_inputs(arrays["x"])
-        self._check_targets(arrays["y"])
+        if self.targets == "y":
+            self._check_targets(arrays["y"])
 
     def check_size(self) -> None:
         """Refuse a model too large to have a flat vector. Raises: InputError."""
@@ -98,3 +109,14 @@ def check_real_inputs(x: ArrayInfo, width: int) -> None:
             f"the model takes inputs of shape (n, {width}), floating point; 'x' is {x.dtype} {list(x.shape)}",
             "check the model's sizes",
         )
+
+
+def check_tokens(x: ArrayInfo, positions: int, vocabulary_size: int) -> None:
+    """Refuse inputs that are not (n, positions) of tokens 0 … vocabulary_size − 1. Raises: InputError."""
+    if x.shape[1:] != (positions,) or not x.is_integer:
+        raise InputError(
+            "wrong_inputs",
+            f"the model takes tokens, integers of shape (n, {positions}); 'x' is {x.dtype} {list(x.shape)}",
+            "check the model's sizes",
+        )
+    check_range("x", x, vocabulary_size, "tokens_out_of_range", "the embeddings")

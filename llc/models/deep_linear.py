@@ -8,7 +8,7 @@ from pydantic import Field
 
 from llc.data import ArrayInfo
 from llc.layout import Layout
-from llc.losses import LossName
+from llc.losses import VectorLoss
 from llc.models.base import Model, check_real_inputs
 from llc.models.mlp import Size
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class DeepLinear(Model):
+class DeepLinear(Model[VectorLoss]):
     """A product of matrices. Parameters: `layers.{i}.weight` (out, in)."""
 
     family: Literal["deep_linear"] = "deep_linear"
     widths: tuple[Size, ...] = Field(min_length=2, max_length=256, description="Inputs, hidden layers, outputs.")
-    loss: LossName = "gaussian_nll"
+    loss: VectorLoss = "gaussian_nll"
 
     def layout(self) -> Layout:
         return Layout({f"layers.{i}.weight": (out, into) for i, (into, out) in enumerate(pairwise(self.widths))})

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from llc.data import ArrayInfo
-from llc.errors import InputError
 from llc.layout import Layout
-from llc.models.base import Model, check_range, check_real_inputs
+from llc.losses import VectorLoss
+from llc.models.base import Model, check_real_inputs, check_tokens
 from llc.settings import Frozen
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ Size = Annotated[int, Field(ge=1, le=1_000_000)]
 ACTIVATIONS: Mapping[str, "Callable[[Tensor], Tensor]"] = {
     "relu": lambda h: h.relu(),
     "tanh": lambda h: h.tanh(),
-    "gelu": lambda h: h * (1 + (h / 2**0.5).erf()) / 2,
+    "gelu": lambda h: (h / 2).addcmul(h / 2, (h / 2**0.5).erf()),
     "identity": lambda h: h,
 }
 
@@ -32,12 +32,13 @@ class Embeddings(Frozen):
     num_positions: int = Field(ge=1, le=4096, description="Tokens of one input, a table for each.")
 
 
-class MLP(Model):
+class MLP(Model[VectorLoss]):
     """Fully connected layers. Parameters: `embeddings.{i}` (vocabulary, widths[0]) if asked for, then
     `layers.{i}.weight` (out, in) and `layers.{i}.bias` (out,).
     """
 
     family: Literal["mlp"] = "mlp"
+    loss: VectorLoss = "cross_entropy"
     widths: tuple[Size, ...] = Field(min_length=2, max_length=256, description="Inputs, hidden layers, outputs.")
     activation: Literal["relu", "tanh", "gelu", "identity"] = "relu"
     bias: bool = True
@@ -82,11 +83,4 @@ class MLP(Model):
     def check_inputs(self, x: ArrayInfo) -> None:
         if self.embeddings is None:
             return check_real_inputs(x, self.widths[0])
-        positions = self.embeddings.num_positions
-        if x.shape[1:] != (positions,) or not x.is_integer:
-            raise InputError(
-                "wrong_inputs",
-                f"the model takes tokens, integers of shape (n, {positions}); 'x' is {x.dtype} {list(x.shape)}",
-                "one column for each of embeddings.num_positions",
-            )
-        return check_range("x", x, self.embeddings.vocabulary_size, "tokens_out_of_range", "the embeddings")
+        return check_tokens(x, self.embeddings.num_positions, self.embeddings.vocabulary_size)

@@ -1,9 +1,11 @@
 """Data sets, models, series and checkpoints: posted, found, listed, changed, deleted."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tests.api.lab import SPEC, Lab, created, data, parameters, refused
 
@@ -41,6 +43,40 @@ def test_a_model_has_its_layout(lab: Lab) -> None:
     assert model["spec"]["activation"] == "relu"
     assert lab.get(f"/v1/models/{model['id']}").json() == model
     assert lab.get("/v1/models").json()["data"] == [model]
+
+
+@pytest.mark.parametrize(
+    ("spec", "x", "num_parameters", "first"),
+    [
+        ({"family": "tms", "num_features": 6}, np.zeros((8, 6), np.float32), 3 * 6, {"name": "W", "shape": [2, 6]}),
+        (
+            {
+                "family": "transformer",
+                "vocabulary_size": 7,
+                "context_length": 3,
+                "d_model": 4,
+                "num_layers": 2,
+                "num_heads": 2,
+                "d_mlp": 16,
+            },
+            np.zeros((8, 3), np.int32),
+            # embeddings, two layers of attention, perceptron and two norms, the last norm, the unembedding
+            (7 + 3) * 4 + 2 * (4 * (4 * 4 + 4) + (2 * 4 * 16 + 16 + 4) + 2 * 8) + 8 + 7 * 4,
+            {"name": "token_embedding.weight", "shape": [7, 4]},
+        ),
+    ],
+    ids=["tms", "transformer"],
+)
+def test_inputs_may_be_their_own_targets(
+    lab: Lab, spec: dict[str, Any], x: NDArray[Any], num_parameters: int, first: dict[str, Any]
+) -> None:
+    shape = lab.post("/v1/models:validate", json={"spec": spec}).json()
+    assert shape["num_parameters"] == num_parameters
+    assert shape["layout"][0] == first
+    body = {"name": "run", "model": lab.model(spec), "dataset": lab.dataset({"x": x})}
+    series = created(lab.post("/v1/series", json=body))["id"]
+    blob = lab.upload({p["name"]: np.ones(p["shape"], np.float32) for p in shape["layout"]})
+    created(lab.post(f"/v1/series/{series}/checkpoints", json={"step": 0, "blob": blob}))
 
 
 def test_a_series_and_its_checkpoints(lab: Lab) -> None:
