@@ -1,78 +1,290 @@
-"""The only sampling loop: rows of (chain, checkpoint) walk from their anchors w*_k, all with the same draws.
+"""The only sampling loop: rows of (chain, row) walk about their anchors w*, all with the same draws.
 
-At every kept step it records the minibatch loss `L_B(w)` beside the **paired baseline** `L_B(w*)` of the same
-minibatch B, whose noise cancels in the difference, and the virial `(w − w*)·(nβ ∇L_B(w) + γ (w − w*)) / d`, whose
-expectation at equilibrium is 1 (integration by parts). Minibatches are drawn with replacement, for each chain its own.
+`w = w* + s∘u` (`llc.rows`); the energy of a row is `U = nβ L + (γ/2)‖u‖²`. At every kept step it records the minibatch
+loss `L_B(w)` beside the **paired baseline** `L_B(w*)` of the same minibatch B, whose noise cancels in the difference,
+and the two parts of the virial `u·∇U`, whose expectation at equilibrium is the number of free parameters (integration
+by parts). The gradient is the minibatch's, or with control variates `∇L_B(w) − ∇L_B(w*) + ∇L_n(w*)` (arXiv 1706.05439),
+whose noise vanishes at the anchor.
+
+**Excess.** What a finite step and gradient noise add to λ̂ is measured as the chains go. With g = nβ ∇L, F = g + γ u, a
+kernel's first-order stretch s_i and heat a_i of a coordinate (`llc.samplers.base`), C the noise's covariance:
+
+- stretch: a direction of curvature h is wider by `1 + s (nβ h + γ)`, so that λ̂ grows by `½ E Σ s_i g_i F_i`: exactly so
+  on quadratics, however large the step, since the wider chain itself is averaged over;
+- heat: it counts `½ nβ h / (nβ h + γ)` for λ̂, hotter by a C as much more. Noise lies where the loss is steep, as its
+  curvature does; so with the mean share of the loss in the stiffness, `ρ = E g·g / E g·F`, λ̂ grows by `½ ρ Σ a_i C_i`.
+
+Now and then a second minibatch at the same place, g' and F', tells them apart: `E g_i F'_i` has no noise in it, and
+`E (g_i − g'_i)² = 2 C_i`.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from llc.ensemble import chain_gradients
+from llc.compiled import MinibatchGradients
+from llc.draws import Array, Draws
+from llc.ensemble import PLAN, Gradients, Plan, mean_gradients, per_sample_losses
+from llc.minibatches import Minibatch, Minibatches
 from llc.objective import Objective
-from llc.randomness import CommonDraws
-from llc.samplers import sgld
+from llc.rows import Rows
+from llc.samplers import Columns, Kernel, Point, kernel
 from llc.settings import LLCSettings
 
-Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Draws:
-    """What the chains of a series recorded: float64, (checkpoints, chains, draws); NaN after divergence."""
-
-    losses: Array
-    """L_B(w), the minibatch's mean loss at the draw."""
-    baselines: Array
-    """L_B(w*), the same minibatch's at the anchor."""
-    virials: Array
-    """(w − w*)·(nβ ∇L_B + γ (w − w*)) / d."""
-    distances: Array
-    """‖w − w*‖."""
-    diverged_at: NDArray[np.int64]
-    """(checkpoints, chains): the first step at which the loss was not finite, or −1."""
-    nbeta: float
-    gamma: float
+DRAWS_BETWEEN_EXCESSES = 10
+"""Draws from one second minibatch to the next: a tenth more gradients."""
 
 
 def sample(
     objective: Objective,
-    anchors: Tensor,
-    baseline_losses: Tensor,
+    rows: Rows,
     settings: LLCSettings,
+    plan: Plan = PLAN,
     report: Callable[[int], None] = lambda _: None,
 ) -> Draws:
-    """Run the chains. anchors: (checkpoints, d); baseline_losses: (checkpoints, n), the per-sample losses there;
-    report: called with the number of row-steps done since it was last called.
+    """Run the chains of all rows. settings: whatever is not a column of `rows`; report: called with the number of
+    row-steps done since it was last called.
     """
-    num_checkpoints, d = anchors.shape
-    chains, nbeta = settings.num_chains, settings.nbeta_for(objective.num_samples)
-    w = anchors.expand(chains, num_checkpoints, d)
-    draws = CommonDraws(settings.seed, chains, d, objective.num_samples, settings.batch_size)
-    record = np.full((4, settings.num_draws, chains, num_checkpoints), np.nan)
-    diverged_at = np.full((chains, num_checkpoints), -1)
+    chains = Chains(objective, rows, settings, plan, report)
+    chains.burn_in(settings.num_burnin_steps)
+    return chains.draw(settings.num_draws)
 
-    for step in range(settings.num_steps):
-        indices = torch.from_numpy(draws.minibatches(step)).to(anchors.device)
-        losses, gradients = chain_gradients(objective, w, objective.batch(indices))
-        finite = losses.isfinite().cpu().numpy()
-        diverged_at[~finite & (diverged_at < 0)] = step
-        since_burnin = step - settings.num_burnin_steps
-        if since_burnin >= 0 and since_burnin % settings.steps_between_draws == 0:
-            delta = w - anchors
-            squares = delta.square().sum(-1)
-            virials = (nbeta * (delta * gradients).sum(-1) + settings.gamma * squares) / d
-            baselines = baseline_losses[:, indices].mean(-1).T
-            rows = torch.stack([losses, baselines, virials, squares.sqrt()])
-            record[:, since_burnin // settings.steps_between_draws] = rows.double().cpu().numpy()
-        noise = torch.from_numpy(draws.noise(step)).to(anchors.device).unsqueeze(1)
-        w = sgld.step(settings.sampler, w, anchors, gradients, noise, nbeta, settings.gamma)
-        report(chains * num_checkpoints)
 
-    losses, baselines, virials, distances = np.ascontiguousarray(record.transpose(0, 3, 2, 1))
-    return Draws(losses, baselines, virials, distances, diverged_at.T, nbeta, settings.gamma)
+class Chains:
+    """Chains that can go on: `burn_in`, then `draw` as often as wanted."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        rows: Rows,
+        settings: LLCSettings,
+        plan: Plan = PLAN,
+        report: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self._objective, self._rows, self._settings, self._report = objective, rows, settings, report
+        self._kernel = kernel(settings.sampler)
+        self._chains, self._num_rows = settings.num_chains, len(rows)
+        self._step = 0
+        self._minibatches = Minibatches(objective, rows, settings, full=self._kernel.full_data)
+        self._common = self._minibatches.common
+        self._diverged_at = np.full((self._chains, self._num_rows), -1)
+        start = self._to_device(self._common.start())
+        mean = mean_gradients(objective, rows.anchors, plan) if settings.gradient == "control_variate" else None
+        gradients_at = MinibatchGradients(objective, plan)
+        self._pieces = [
+            _Piece(objective, self._kernel, rows, chains, part, plan, gradients_at, mean, start)
+            for chains, part in plan.calls(self._chains, self._num_rows)
+        ]
+        num_probe_samples = min(settings.num_probe_samples, objective.num_samples)
+        self._probe = torch.arange(num_probe_samples, device=objective.device)
+        self._probe = self._probe * objective.num_samples // max(1, num_probe_samples)
+        self._probe_baselines = per_sample_losses(objective, rows.anchors, self._probe, plan).cpu().numpy()
+
+    def burn_in(self, num_steps: int) -> None:
+        """Steps that leave no draw."""
+        for _ in range(num_steps):
+            for _ in self._advance(self._minibatches.at(self._step)):
+                pass
+
+    @property
+    def positions(self) -> Tensor:
+        """(chains, rows, d): w of every row."""
+        positions = self._rows.anchors.new_empty(self._chains, *self._rows.anchors.shape)
+        for piece in self._pieces:
+            positions[piece.chains, piece.rows] = piece.position
+        return positions
+
+    def draw(self, num_draws: int) -> Draws:
+        """Go on, and record."""
+        settings, full = self._settings, self._minibatches.full
+        shape, num_probe_samples = (self._chains, self._num_rows), len(self._probe)
+        scalars = np.full((4, num_draws, *shape), np.nan)
+        seen: list[Array] = []
+        num_probes = -(-num_draws // settings.draws_between_probes) if num_probe_samples else 0
+        probes = np.full((num_probes, *shape, num_probe_samples), np.nan, np.float32)
+        for draw in range(num_draws):
+            self.burn_in(settings.steps_between_draws - 1)
+            probe, wants_probe = divmod(draw, settings.draws_between_probes)
+            wants_excess = draw % DRAWS_BETWEEN_EXCESSES == 0
+            second = self._minibatches.second(self._step) if wants_excess and not full else None
+            parts = np.full((4, *shape), np.nan)
+            minibatch = self._minibatches.at(self._step)
+            baselines = self._minibatches.baselines(minibatch)
+            for piece, point in self._advance(minibatch):
+                where = piece.chains, piece.rows
+                works, squares = (torch.linalg.vecdot(point.u, other) for other in (point.gradients, point.u))
+                scalars[:, draw, *where] = _numpy(torch.stack([point.losses, baselines[where], works, squares]))
+                if wants_excess:
+                    parts[:, *where] = _numpy(piece.excess(point, second))
+                if num_probe_samples and not wants_probe:
+                    probes[probe, *where] = _numpy(piece.probe_losses(point, self._probe))
+            if wants_excess:
+                seen.append(parts)
+        losses, baselines, works, squares = (_rows_first(array) for array in scalars)
+        return Draws(
+            losses=losses,
+            baselines=baselines,
+            works=works,
+            squares=squares,
+            excesses=_excesses(*(_rows_first(part) for part in np.stack(seen, axis=1))),
+            probe_losses=_rows_first(probes),
+            probe_baselines=self._probe_baselines,
+            diverged_at=self._diverged_at.T.copy(),
+            epsilon=_numpy(self._rows.epsilon),
+            nbeta=_numpy(self._rows.nbeta),
+            gamma=_numpy(self._rows.gamma),
+            num_free=_numpy(self._rows.num_free()),
+            acceptance=self._acceptance(),
+        )
+
+    def _acceptance(self) -> Array:
+        acceptance = np.full((self._num_rows, self._chains), np.nan)
+        for piece in self._pieces:
+            if "accepted" in piece.state and self._step > 1:
+                acceptance[piece.rows, piece.chains] = _numpy(piece.state["accepted"]).T / (self._step - 1)
+        return acceptance
+
+    def _advance(self, minibatch: Minibatch) -> "Iterator[tuple[_Piece, Point]]":
+        """One step of every row; each piece with its point is yielded before it moves on."""
+        noise = self._to_device(self._common.noise(self._step))
+        uniforms = self._to_device(self._common.uniforms(self._step))[:, 0] if self._kernel.full_data else None
+        signs = self._to_device(self._common.signs(self._step)) if self._kernel.needs_curvatures else None
+        for piece in self._pieces:
+            point = piece.settle(piece.evaluate(minibatch, signs), uniforms)
+            lost = ~point.losses.isfinite().cpu().numpy()
+            if lost.any():
+                diverged_at = self._diverged_at[piece.chains, piece.rows]
+                diverged_at[lost & (diverged_at < 0)] = self._step
+            yield piece, point
+            piece.move(point, noise)
+        self._step += 1
+        self._report(self._chains * self._num_rows)
+
+    def _to_device(self, numbers: NDArray[np.float32]) -> Tensor:
+        return torch.from_numpy(numbers).to(self._rows.anchors.device).unsqueeze(1)
+
+
+class _Piece:
+    """The part of the matrix that goes through the model in one call: some chains of some rows."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        kernel: Kernel,
+        rows: Rows,
+        chains: slice,
+        part: slice,
+        plan: Plan,
+        gradients_at: MinibatchGradients,
+        mean_gradients: Tensor | None,
+        start: Tensor,
+    ) -> None:
+        self._objective, self._kernel, self._plan, self._gradients_at = objective, kernel, plan, gradients_at
+        self.chains, self.rows = chains, part
+        self._anchors = rows.anchors[part]
+        self._scales = None if rows.scales is None else rows.scales[part]
+        free = None if self._scales is None else self._scales != 0
+        self._held = None if free is None or bool(free.all()) else free
+        self._nbeta = rows.nbeta[part]
+        self._mean_gradients = None if mean_gradients is None else self._nbeta[:, None] * mean_gradients[part]
+        self.columns = Columns(
+            *(column[part, None] for column in (rows.epsilon, rows.nbeta, rows.gamma, rows.num_free()))
+        )
+        num_chains = len(range(*chains.indices(len(start))))
+        self._u = self._anchors.new_zeros(num_chains, *self._anchors.shape)
+        self.state = kernel.start(self._u, self._of_free(start), self.columns)
+
+    @property
+    def position(self) -> Tensor:
+        """(chains, rows, d): w."""
+        return self._w(self._u)
+
+    def evaluate(self, minibatch: Minibatch, signs: Tensor | None) -> Point:
+        """Losses and forces where the rows are."""
+        found = self._gradients(self._u, minibatch, signs)
+        gradients = self._in_u(found.gradients)
+        forces = torch.addcmul(gradients, self._u, self.columns.gamma)
+        curvatures = found.curvatures
+        if curvatures is not None:
+            curvatures = curvatures / self.columns.nbeta
+            if self._scales is not None:
+                curvatures = self._scales.square() * curvatures
+        return Point(self._u, found.losses, gradients, forces, curvatures)
+
+    def settle(self, point: Point, uniforms: Tensor | None) -> Point:
+        """The point that counts as a draw. uniforms: (chains, 1), for a kernel that may refuse."""
+        return (
+            point if uniforms is None else self._kernel.settle(point, self.state, uniforms[self.chains], self.columns)
+        )
+
+    def move(self, point: Point, noise: Tensor) -> None:
+        """On to the next place."""
+        self._u = self._kernel.step(point, self.state, self._of_free(noise), self.columns)
+
+    def excess(self, point: Point, second: Minibatch | None) -> Tensor:
+        """½ Σ s_i g_i F'_i, ½ Σ a_i (g_i − g'_i)²/2, g·g' and g·F': (4, chains, rows). second: None without noise."""
+        g = point.gradients
+        other = g if second is None else self._in_u(self._gradients(point.u, second, None).gradients)
+        force = torch.addcmul(other, point.u, self.columns.gamma)
+        stretching, heating = (
+            self._kernel.stretching(self.state, self.columns),
+            self._kernel.heating(self.state, self.columns),
+        )
+        return torch.stack(
+            [
+                (0 if stretching is None else stretching) * g * force / 2,
+                (0 if heating is None else heating) * (g - other).square() / 4,
+                g * other,
+                g * force,
+            ]
+        ).sum(-1)
+
+    def probe_losses(self, point: Point, samples: Tensor) -> Tensor:
+        """(chains, rows, samples)."""
+        w = self._w(point.u)
+        found = per_sample_losses(self._objective, w.flatten(0, 1), samples, self._plan)
+        return found.view(*w.shape[:2], -1)
+
+    def _gradients(self, u: Tensor, minibatch: Minibatch, signs: Tensor | None) -> Gradients:
+        """Of nβ times the loss, with respect to w."""
+        batch = {name: array[self.chains] for name, array in minibatch.batch.items()}
+        weights = None if minibatch.weights is None else minibatch.weights[self.rows]
+        probe = None if signs is None else signs[self.chains]
+        found = self._gradients_at(self._w(u), batch, weights, self._nbeta, probe)
+        if self._mean_gradients is None:
+            return found
+        anchors = self._anchors.expand_as(u)
+        at_anchor = self._gradients_at(anchors, batch, weights, self._nbeta)
+        return replace(found, gradients=(found.gradients - at_anchor.gradients).add_(self._mean_gradients))
+
+    def _w(self, u: Tensor) -> Tensor:
+        return self._anchors + u if self._scales is None else torch.addcmul(self._anchors, self._scales, u)
+
+    def _in_u(self, gradients: Tensor) -> Tensor:
+        """With respect to u."""
+        return gradients if self._scales is None else gradients * self._scales
+
+    def _of_free(self, noise: Tensor) -> Tensor:
+        mine = noise[self.chains]
+        return mine if self._held is None else mine * self._held
+
+
+def _numpy(tensor: Tensor) -> Array:
+    return tensor.double().cpu().numpy()
+
+
+def _rows_first(array: NDArray) -> NDArray:
+    """(draws, chains, rows, ...) → (rows, chains, draws, ...)."""
+    return np.ascontiguousarray(array.swapaxes(0, 2))
+
+
+def _excesses(stretch: Array, heat: Array, squares: Array, slopes: Array) -> Array:
+    """stretch + ρ heat, (rows, chains, some of the draws), ρ of each row from its finite draws."""
+    finite = np.isfinite(squares) & np.isfinite(slopes)
+    square, slope = (np.where(finite, part, 0).sum((1, 2)) for part in (squares, slopes))
+    share = np.clip(np.divide(square, slope, out=np.ones_like(slope), where=slope > 0), 0, 1)
+    return stretch + share[:, None, None] * heat

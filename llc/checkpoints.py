@@ -52,24 +52,12 @@ def read_header(path: Path, what: str = "the checkpoint") -> dict[str, TensorEnt
 
     Raises: InputError with code `bad_safetensors`.
     """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        raw = file.read(8)
-        length = int.from_bytes(raw, "little")
-        if len(raw) < 8 or length > min(MAX_HEADER_BYTES, size - 8):
-            raise _bad(what, f"it has {size} bytes and would have a header of {length}")
-        header = file.read(length)
-    try:
-        entries = json.loads(header, object_pairs_hook=_no_duplicates)
-    except (ValueError, RecursionError) as error:
-        raise _bad(what, f"its header is not JSON: {str(error)[:200]}") from None
-    if not isinstance(entries, dict):
-        raise _bad(what, "its header is not a JSON object")
+    entries, data_start, size = _read_json(path, what)
     entries.pop("__metadata__", None)
     if len(entries) > MAX_TENSORS:
         raise _bad(what, f"it declares {len(entries)} tensors; {MAX_TENSORS} are allowed")
-    tensors = {name: _entry(what, name, entry, 8 + length, size) for name, entry in entries.items()}
-    end = 8 + length
+    tensors = {name: _entry(what, name, entry, data_start, size) for name, entry in entries.items()}
+    end = data_start
     for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].stop)):
         if tensor.start != end:
             raise _bad(what, f"the bytes of '{name}' overlap another tensor's or leave a gap")
@@ -77,6 +65,14 @@ def read_header(path: Path, what: str = "the checkpoint") -> dict[str, TensorEnt
     if end != size:
         raise _bad(what, f"{size - end} bytes follow the last tensor")
     return tensors
+
+
+def read_metadata(path: Path, what: str = "the checkpoint") -> dict[str, str]:
+    """The texts that a safetensors file carries beside its tensors. Raises: InputError `bad_safetensors`."""
+    metadata = _read_json(path, what)[0].get("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
+        raise _bad(what, "its metadata are no texts by name")
+    return metadata
 
 
 def read_tensors(path: Path, what: str = "the checkpoint") -> dict[str, NDArray[np.generic]]:
@@ -116,6 +112,24 @@ def read_parameters(path: Path, layout: Layout) -> NDArray[np.float32]:
     for name, where, _ in layout.blocks():
         w[where] = tensors[name].reshape(-1)
     return w
+
+
+def _read_json(path: Path, what: str) -> tuple[dict[str, Any], int, int]:
+    """The header, where the data start, and the file's size."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        raw = file.read(8)
+        length = int.from_bytes(raw, "little")
+        if len(raw) < 8 or length > min(MAX_HEADER_BYTES, size - 8):
+            raise _bad(what, f"it has {size} bytes and would have a header of {length}")
+        header = file.read(length)
+    try:
+        entries = json.loads(header, object_pairs_hook=_no_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise _bad(what, f"its header is not JSON: {str(error)[:200]}") from None
+    if not isinstance(entries, dict):
+        raise _bad(what, "its header is not a JSON object")
+    return entries, 8 + length, size
 
 
 def _entry(what: str, name: str, entry: Any, data_start: int, size: int) -> TensorEntry:

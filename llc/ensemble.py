@@ -1,10 +1,12 @@
 """The matrix of rows: losses, gradients and Hessian products of many parameter vectors at once.
 
-A row is one parameter vector. The gradient of the sum of the rows' losses is every row's own, so that one backward pass
-gives them all.
+A row is one parameter vector. Where rows are small, they go through the model together (vmap), and one backward pass of
+the sum of their losses gives every row's gradient; where they are large, one by one. Which of the two, and how many at
+a time, is a `Plan`, chosen once by timing (`llc.planning`) and kept, so that a run done again gives the same bits.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,24 +14,124 @@ from torch.func import vmap
 
 from llc.objective import Batch, Objective
 
-SAMPLES_PER_CALL = 4096
+
+@dataclass(frozen=True)
+class Plan:
+    """How rows go through the model."""
+
+    vectorised: bool = True
+    rows_per_call: int = 32
+    """Rows of one call; 1 if not vectorised."""
+    compiled: bool = False
+    """Whether `torch.compile` fuses what a call does."""
+    samples_per_call: int = 4096
+    """Samples of one row that go through the model together in passes over the data."""
+
+    def calls(self, chains: int, rows: int) -> Iterator[tuple[slice, slice]]:
+        """(chains, rows) in pieces of at most `rows_per_call`, all chains of a row together where they fit."""
+        size = self.rows_per_call if self.vectorised else 1
+        chains_a_call, rows_a_call = min(chains, size), max(1, size // chains)
+        for row in range(0, rows, rows_a_call):
+            for chain in range(0, chains, chains_a_call):
+                yield slice(chain, min(chain + chains_a_call, chains)), slice(row, min(row + rows_a_call, rows))
 
 
-def chain_gradients(objective: Objective, w: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Minibatch losses and gradients: w (chains, checkpoints, d), each chain with its own minibatch
-    (chains, batch, ...) shared by all checkpoints → (chains, checkpoints), (chains, checkpoints, d).
+PLAN = Plan()
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Of the mean losses over minibatches, for a piece of the matrix."""
+
+    losses: Tensor
+    """(chains, rows)."""
+    gradients: Tensor
+    """(chains, rows, d)."""
+    curvatures: Tensor | None = None
+    """(chains, rows, d): z∘(Hz), whose mean over random signs z is the diagonal of the Hessian."""
+
+
+def minibatch_gradients(
+    objective: Objective,
+    w: Tensor,
+    batch: Batch,
+    weights: Tensor | None = None,
+    factors: Tensor | None = None,
+    probe: Tensor | None = None,
+    *,
+    vectorised: bool = True,
+) -> Gradients:
+    """w (chains, rows, d), each chain with its own minibatch (chains, batch, ...) shared by all rows.
+
+    weights: (rows, batch) of the samples in each row's mean loss, None for the plain mean; factors: (rows,) of the
+    losses that gradients and curvatures are of, None for 1; probe: random signs (chains, 1, d), for the curvatures.
     """
-    per_checkpoint = vmap(objective.per_sample_loss, in_dims=(0, None))
+    if not vectorised:
+        return _one_by_one(objective, w, batch, weights, factors, probe)
+    per_row = vmap(objective.per_sample_loss, in_dims=(0, None))
     w = w.detach().requires_grad_()
-    losses = vmap(per_checkpoint, in_dims=(0, 0))(w, batch).mean(-1)
-    (gradients,) = torch.autograd.grad(losses.sum(), w)
-    return losses.detach(), gradients
+    return _differentiate(_mean(vmap(per_row, in_dims=(0, 0))(w, batch), weights), w, factors, probe)
 
 
-def per_sample_losses(objective: Objective, w: Tensor) -> Tensor:
-    """ℓ_i of every row on the whole data set: (rows, d) → (rows, n)."""
+def _one_by_one(
+    objective: Objective,
+    w: Tensor,
+    batch: Batch,
+    weights: Tensor | None,
+    factors: Tensor | None,
+    probe: Tensor | None,
+) -> Gradients:
+    found = []
+    for chain in range(w.shape[0]):
+        minibatch = {name: array[chain] for name, array in batch.items()}
+        for row in range(w.shape[1]):
+            one = w[chain, row].detach().requires_grad_()
+            loss = _mean(objective.per_sample_loss(one, minibatch), None if weights is None else weights[row])
+            factor = None if factors is None else factors[row]
+            found.append(_differentiate(loss, one, factor, None if probe is None else probe[chain, 0]))
+    if len(found) == 1:
+        (only,) = found
+        curvatures = None if only.curvatures is None else only.curvatures[None, None]
+        return Gradients(only.losses[None, None], only.gradients[None, None], curvatures)
+    return Gradients(
+        torch.stack([one.losses for one in found]).view(w.shape[:2]),
+        torch.stack([one.gradients for one in found]).view(w.shape),
+        None if probe is None else torch.stack([o.curvatures for o in found if o.curvatures is not None]).view(w.shape),
+    )
+
+
+def _mean(losses: Tensor, weights: Tensor | None) -> Tensor:
+    return losses.mean(-1) if weights is None else (losses * weights).sum(-1)
+
+
+def _differentiate(losses: Tensor, w: Tensor, factors: Tensor | None, probe: Tensor | None) -> Gradients:
+    factors = torch.ones_like(losses) if factors is None else factors.expand_as(losses)
+    (gradients,) = torch.autograd.grad(losses, w, factors, create_graph=probe is not None)
+    curvatures = None
+    if probe is not None:
+        (products,) = torch.autograd.grad((gradients * probe).sum(), w)
+        curvatures = probe * products
+    return Gradients(losses.detach(), gradients.detach(), curvatures)
+
+
+def mean_gradients(objective: Objective, w: Tensor, plan: Plan = PLAN) -> Tensor:
+    """∇L_n of every row on the whole data set: (rows, d) → (rows, d)."""
+    total = torch.zeros_like(w)
+    for row, one in enumerate(w):
+        for batch in _passes(objective, objective.num_samples, plan):
+            leaf = one.detach().requires_grad_()
+            loss = objective.per_sample_loss(leaf, batch).sum() / objective.num_samples
+            total[row] += torch.autograd.grad(loss, leaf)[0]
+    return total
+
+
+def per_sample_losses(objective: Objective, w: Tensor, samples: Tensor | None = None, plan: Plan = PLAN) -> Tensor:
+    """ℓ_i of every row on the whole data set, or on the samples of these indices: (rows, d) → (rows, n)."""
+    if samples is None:
+        samples = torch.arange(objective.num_samples, device=objective.device)
     with torch.no_grad():
-        return torch.cat([_losses(objective, w, batch) for batch in _passes(objective, objective.num_samples)], dim=-1)
+        parts = [objective.batch(chunk) for chunk in samples.split(plan.samples_per_call)]
+        return torch.stack([torch.cat([objective.per_sample_loss(one, part) for part in parts]) for one in w])
 
 
 class HessianOperator:
@@ -39,11 +141,11 @@ class HessianOperator:
     between products while all samples fit in one call, and built anew in every product otherwise.
     """
 
-    def __init__(self, objective: Objective, w: Tensor, num_samples: int) -> None:
-        self._objective = objective
+    def __init__(self, objective: Objective, w: Tensor, num_samples: int, plan: Plan = PLAN) -> None:
+        self._objective, self._plan = objective, plan
         self._w = w.detach().clone().requires_grad_()
         self._num_samples = min(num_samples, objective.num_samples)
-        self._kept = list(self._gradients()) if self._num_samples <= SAMPLES_PER_CALL else None
+        self._kept = list(self._gradients()) if self._num_samples <= plan.samples_per_call else None
 
     def __call__(self, v: Tensor) -> Tensor:
         """(d,) → (d,)."""
@@ -55,17 +157,13 @@ class HessianOperator:
 
     def _gradients(self) -> Iterator[Tensor]:
         """Gradients of parts of the mean loss, with their graphs."""
-        for batch in _passes(self._objective, self._num_samples):
+        for batch in _passes(self._objective, self._num_samples, self._plan):
             loss = self._objective.per_sample_loss(self._w, batch).sum() / self._num_samples
             yield torch.autograd.grad(loss, self._w, create_graph=True)[0]
 
 
-def _losses(objective: Objective, w: Tensor, batch: Batch) -> Tensor:
-    return vmap(objective.per_sample_loss, in_dims=(0, None))(w, batch)
-
-
-def _passes(objective: Objective, num_samples: int) -> Iterator[Batch]:
+def _passes(objective: Objective, num_samples: int, plan: Plan) -> Iterator[Batch]:
     """`num_samples` samples, evenly spaced in the data set, in bounded batches."""
     indices = torch.arange(num_samples, device=objective.device) * objective.num_samples // num_samples
-    for chunk in indices.split(SAMPLES_PER_CALL):
+    for chunk in indices.split(plan.samples_per_call):
         yield objective.batch(chunk)

@@ -1,53 +1,105 @@
-"""λ̂ and its error, pure functions of the draws.
+"""λ̂ and its relatives with their errors, pure functions of the draws.
 
 `λ̂ = nβ ( E[L_n(w)] − L_n(w*) )`  (Lau et al., arXiv 2308.12108), with the paired baseline: the mean over draws of
-`x_t = nβ ( L_B(w_t) − L_B(w*) )`, which has the same expectation and far less noise.
+`x_t = nβ ( L_B(w_t) − L_B(w*) )`, which has the same expectation and far less noise, less the excess that the sampler's
+step size and gradient noise are expected to cause (`llc.chains`).
 
-The standard error is the larger of two estimates: `sd(chain means) / √chains`, which knows nothing of autocorrelation
-and is itself noisy with few chains, and `sd(x) / √ESS` (Vehtari et al., arXiv 1903.08008), which sees both.
+The standard error has parts, added in squares. That of sampling is the larger of two estimates:
+`sd(chain means) / √chains`, which knows nothing of autocorrelation and is itself noisy with few chains, and
+`sd(x) / √ESS` (Vehtari et al., arXiv 1903.08008), which sees both. Another is a third of the excess taken off, which
+is exact on quadratics only: along a quartic direction it takes off twice too much. What a calibration has measured
+the step size to do beyond that is a third part.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from arviz_stats.base.array import array_stats
-from numpy.typing import NDArray
 
-from llc.chains import Draws
+from llc.draws import Array, Draws
 
-Array = NDArray[np.float64]
+EXCESS_DOUBT = 1 / 3
+"""Standard error of the excess, as a share of it."""
 
 
 @dataclass(frozen=True)
-class LLCEstimate:
-    """λ̂ of one checkpoint from its healthy chains (those that never left the finite numbers)."""
+class Estimate:
+    """A mean over draws, from the healthy chains (those that never left the finite numbers)."""
 
     value: float
     """NaN if no chain is healthy."""
     std_error: float
     """NaN with fewer than two healthy chains."""
     per_chain: Array
-    """(chains,): λ̂ of each; NaN where it diverged."""
+    """(chains,): the mean of each; NaN where it diverged."""
     r_hat: float
     """Split R-hat; NaN if it can't be told."""
     ess: float
     """Effective sample size of the mean, over all chains."""
+    excess: float = 0.0
+    """What was taken off for step size and gradient noise."""
+    sampling_error: float = math.nan
+    """The part of the standard error that more draws make smaller."""
 
 
-def llc(draws: Draws, checkpoint: int) -> LLCEstimate:
-    """λ̂ at one checkpoint of a series."""
-    excess = draws.nbeta * (draws.losses[checkpoint] - draws.baselines[checkpoint])
-    healthy = excess[np.isfinite(excess).all(axis=1)]
-    per_chain = excess.mean(axis=1)
+def mean(x: Array) -> Estimate:
+    """The expectation of a function of the draws, (chains, draws)."""
+    healthy = x[np.isfinite(x).all(axis=1)]
+    per_chain = x.mean(axis=1)
     if len(healthy) < 2 or np.ptp(healthy) == 0:
-        return LLCEstimate(float(healthy.mean()) if healthy.size else np.nan, np.nan, per_chain, np.nan, np.nan)
+        return Estimate(float(healthy.mean()) if healthy.size else np.nan, np.nan, per_chain, np.nan, np.nan)
     ess = np.asarray(array_stats.ess(healthy, chain_axis=0, draw_axis=1, method="mean")).item()
-    return LLCEstimate(
-        value=float(healthy.mean()),
-        std_error=max(
-            float(healthy.mean(axis=1).std(ddof=1)) / len(healthy) ** 0.5, float(healthy.std(ddof=1)) / ess**0.5
-        ),
-        per_chain=per_chain,
-        r_hat=np.asarray(array_stats.rhat(healthy, chain_axis=0, draw_axis=1, method="split")).item(),
-        ess=ess,
+    between = float(healthy.mean(axis=1).std(ddof=1)) / len(healthy) ** 0.5
+    error = max(between, float(healthy.std(ddof=1)) / ess**0.5)
+    r_hat = np.asarray(array_stats.rhat(healthy, chain_axis=0, draw_axis=1, method="split")).item()
+    return Estimate(float(healthy.mean()), error, per_chain, r_hat, ess, sampling_error=error)
+
+
+def llc(draws: Draws, row: int, step_error: float = 0.0) -> Estimate:
+    """λ̂ of one row. step_error: what a calibration found the step size to move λ̂ by, as a share of it."""
+    return combination(draws, [row], [1.0], step_error)
+
+
+def combination(draws: Draws, rows: Sequence[int], shares: Sequence[float], step_error: float = 0.0) -> Estimate:
+    """`Σ_r c_r λ̂_r`, c_r the shares. Rows see the same noise, which the error of their combination accounts for."""
+    chosen, c = list(rows), np.asarray(shares, np.float64)
+    found = mean(np.tensordot(c, draws.potentials[chosen], 1))
+    excesses = c * np.array([_excess(draws, row) for row in chosen])
+    moves = step_error * (c * np.array([mean(draws.potentials[row]).value for row in chosen]) - excesses)
+    excess = float(excesses.sum())
+    return Estimate(
+        value=found.value - excess,
+        std_error=math.hypot(found.std_error, EXCESS_DOUBT * float(np.linalg.norm(excesses)), np.linalg.norm(moves)),
+        per_chain=found.per_chain - excess,
+        r_hat=found.r_hat,
+        ess=found.ess,
+        excess=excess,
+        sampling_error=found.sampling_error,
     )
+
+
+def wbic(estimate: Estimate, nbeta: float, loss: float, num_samples: int) -> Estimate:
+    """WBIC (Watanabe 2013, JMLR 14:867): `n E[L_n(w)] = n L_n(w*) + λ̂ n/nβ`, at nβ = n / log n.
+
+    An approximation of the free energy, `n L_n(w*) + λ log n`, if the loss is a negative log-likelihood; here with the
+    tether for a prior, so that of the neighbourhood of w*. estimate: λ̂ at this nβ; loss: L_n(w*).
+    """
+    factor, least = num_samples / nbeta, num_samples * loss
+    return Estimate(
+        value=least + factor * estimate.value,
+        std_error=factor * estimate.std_error,
+        per_chain=least + factor * estimate.per_chain,
+        r_hat=estimate.r_hat,
+        ess=estimate.ess,
+        excess=factor * estimate.excess,
+        sampling_error=factor * estimate.sampling_error,
+    )
+
+
+def _excess(draws: Draws, row: int) -> float:
+    """From the healthy chains; 0 if nothing tells."""
+    seen = draws.excesses[row]
+    healthy = seen[np.isfinite(draws.potentials[row]).all(axis=1)]
+    return float(healthy.mean()) if healthy.size else 0.0

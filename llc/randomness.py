@@ -23,6 +23,10 @@ class Stream(IntEnum):
     NOISE = 1
     MINIBATCH = 2
     PROBE = 3
+    SECOND_MINIBATCH = 4
+    UNIFORM = 5
+    SIGN = 6
+    START = 7
 
 
 def generator(seed: int, stream: Stream, chain: int, block: int) -> Generator:
@@ -31,31 +35,54 @@ def generator(seed: int, stream: Stream, chain: int, block: int) -> Generator:
 
 
 class CommonDraws:
-    """Noise and minibatches of the chains, step by step. To be asked for steps in order; any step may be the first."""
+    """The numbers of the chains, step by step. To be asked for steps in order; any step may be the first."""
 
     def __init__(self, seed: int, num_chains: int, num_parameters: int, num_samples: int, batch_size: int) -> None:
-        self._noise = _Blocks(
-            seed,
-            Stream.NOISE,
-            num_chains,
-            num_parameters,
-            lambda generator, shape: generator.standard_normal(shape, dtype=np.float32),
-        )
-        self._minibatches = _Blocks(
-            seed,
-            Stream.MINIBATCH,
-            num_chains,
-            batch_size,
-            lambda generator, shape: generator.integers(0, num_samples, shape),
-        )
+        def blocks(stream: Stream, width: int, draw: Draw) -> _Blocks:
+            return _Blocks(seed, stream, num_chains, width, draw)
+
+        def normals(generator: Generator, shape: tuple[int, int]) -> NDArray:
+            return generator.standard_normal(shape, dtype=np.float32)
+
+        def samples(generator: Generator, shape: tuple[int, int]) -> NDArray:
+            return generator.integers(0, num_samples, shape)
+
+        def signs(generator: Generator, shape: tuple[int, int]) -> NDArray:
+            return generator.integers(0, 2, shape, dtype=np.int8) * np.float32(2) - np.float32(1)
+
+        self._start = blocks(Stream.START, num_parameters, normals)
+        self._noise = blocks(Stream.NOISE, num_parameters, normals)
+        self._signs = blocks(Stream.SIGN, num_parameters, signs)
+        self._minibatches = blocks(Stream.MINIBATCH, batch_size, samples)
+        self._second = blocks(Stream.SECOND_MINIBATCH, batch_size, samples)
+        self._uniforms = blocks(Stream.UNIFORM, 1, lambda generator, shape: generator.random(shape, dtype=np.float32))
+
+    def start(self) -> NDArray[np.float32]:
+        """(chains, d) standard normals for the state before the first step."""
+        return self._start.at(0)
 
     def noise(self, step: int) -> NDArray[np.float32]:
         """(chains, d) standard normals."""
         return self._noise.at(step)
 
+    def signs(self, step: int) -> NDArray[np.float32]:
+        """(chains, d) of −1 and 1."""
+        return self._signs.at(step)
+
     def minibatches(self, step: int) -> NDArray[np.int64]:
         """(chains, batch) indices of samples, drawn with replacement."""
         return self._minibatches.at(step)
+
+    def second_minibatches(self, step: int) -> NDArray[np.int64]:
+        """As `minibatches`, and independent of them."""
+        return self._second.at(step)
+
+    def uniforms(self, step: int) -> NDArray[np.float32]:
+        """(chains, 1) in [0, 1)."""
+        return self._uniforms.at(step)
+
+
+Draw = Callable[[Generator, tuple[int, int]], NDArray]
 
 
 class _Blocks:
@@ -67,7 +94,7 @@ class _Blocks:
         stream: Stream,
         num_chains: int,
         width: int,
-        draw: Callable[[Generator, tuple[int, int]], NDArray[np.generic]],
+        draw: "Draw",
     ) -> None:
         self._seed, self._stream, self._num_chains, self._width, self._draw = seed, stream, num_chains, width, draw
         self._steps = max(1, BLOCK_NUMBERS // width)

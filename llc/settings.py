@@ -4,18 +4,49 @@ Frozen; unknown keys are refused; no torch.
 """
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    model_validator,
+)
 
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+def _not_ours(name: str) -> str:
+    if name in ("probe", "two_temperatures", "plateau"):
+        raise ValueError(f"llc_{name} is a quantity of its own; choose another name")
+    return name
+
+
+RefinedName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$"), AfterValidator(_not_ours)]
+Pattern = Annotated[str, StringConstraints(min_length=1, max_length=500)]
 
 
 class Frozen(BaseModel):
     """A value object: immutable, hashable, no unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def __hash__(self) -> int:
+        """Pydantic's own knows no hash of a dict."""
+        fields = (frozenset(value.items()) if isinstance(value, dict) else value for _, value in self)
+        return hash((type(self), *fields))
+
+
+Epsilon = Annotated[
+    PositiveFloat,
+    Field(description="Step size ε, the square of the time step: stable while ε (nβ h + γ) < 4, h the curvature."),
+]
 
 
 class SGLDSettings(Frozen):
@@ -24,7 +55,66 @@ class SGLDSettings(Frozen):
     """
 
     name: Literal["sgld"] = "sgld"
-    epsilon: PositiveFloat = Field(default=1e-4, description="Step size ε.")
+    epsilon: Epsilon = 1e-4
+    noise: Literal["independent", "averaged"] = Field(
+        default="averaged",
+        description="averaged: the mean of two consecutive draws (Leimkuhler & Matthews), exact on quadratics; "
+        "independent: plain SGLD.",
+    )
+
+
+class PSGLDSettings(Frozen):
+    """SGLD preconditioned by RMSprop (Li et al., arXiv 1512.07666), as in the benchmark arXiv 2507.21449."""
+
+    name: Literal["psgld"] = "psgld"
+    epsilon: Epsilon = 1e-6
+    decay: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.99, description="Weight of the past in the second moments of the loss gradient."
+    )
+    stability: PositiveFloat = Field(default=0.01, description="a in ε / (√v + a).")
+    correction: bool = Field(
+        default=False,
+        description="Add the drift that a preconditioner moving with w calls for; a Hessian product a step.",
+    )
+
+
+class SGNHTSettings(Frozen):
+    """Stochastic gradient Nosé-Hoover thermostat (Ding et al. 2014): the friction adapts to the gradient noise."""
+
+    name: Literal["sgnht"] = "sgnht"
+    epsilon: Epsilon = 1e-5
+    friction: PositiveFloat = Field(
+        default=0.1, description="Friction of one time step that the injected noise is for."
+    )
+
+
+class BAOABSettings(Frozen):
+    """Underdamped Langevin dynamics in the splitting BAOAB (Leimkuhler & Matthews, arXiv 1203.5428)."""
+
+    name: Literal["baoab"] = "baoab"
+    epsilon: Epsilon = 1e-5
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.9, description="Share of the momentum that one step keeps; 0 is SGLD with averaged noise."
+    )
+
+
+class MALASettings(Frozen):
+    """Metropolis-adjusted Langevin (Roberts & Tweedie 1996), on the full data: no step-size bias; for small models."""
+
+    name: Literal["mala"] = "mala"
+    epsilon: Epsilon = 1e-4
+
+
+def _sgld_if_unnamed(value: Any) -> Any:
+    return {"name": "sgld", **value} if isinstance(value, dict) else value
+
+
+SamplerSettings = Annotated[
+    SGLDSettings | PSGLDSettings | SGNHTSettings | BAOABSettings | MALASettings,
+    Field(discriminator="name"),
+    BeforeValidator(_sgld_if_unnamed),
+]
+"""A kernel and its settings, told apart by `name`; SGLD without one."""
 
 
 class HealthSettings(Frozen):
@@ -34,27 +124,109 @@ class HealthSettings(Frozen):
     min_ess_per_chain: PositiveFloat = Field(default=4.0, description="Fewer effective draws a chain are too few.")
     min_virial: PositiveFloat = Field(default=0.9, description="Below this virial ratio the chains have not spread.")
     max_virial: PositiveFloat = Field(default=1.1, description="Above this virial ratio the step is too large.")
+    max_excess: PositiveFloat = Field(
+        default=0.25,
+        description="Above this share of λ̂ taken off for step size and gradient noise, both are too large.",
+    )
+    max_drift: PositiveFloat = Field(
+        default=0.1, description="A significant change from the first to the second half of the draws, as a share of λ̂."
+    )
     min_z: PositiveFloat = Field(default=3.0, description="Negative beyond this many standard errors: no minimum.")
+
+
+class Refinement(Frozen):
+    """What a refined LLC (Wang et al., arXiv 2410.02984) looks at: some of the weights, another data set, or both."""
+
+    weights: Annotated[tuple[Pattern, ...], Field(min_length=1, max_length=100)] | None = Field(
+        default=None,
+        description="Parameters that are free, all others are held: names with * and ?, with slices if wanted "
+        "(layers.0.self_attn.in_proj_weight[0:16, :]); null: all are free.",
+    )
+    dataset: Annotated[str, StringConstraints(max_length=100)] | None = Field(
+        default=None, description="Id of the data set whose loss is used; null: the series'."
+    )
+
+    @model_validator(mode="after")
+    def _refines(self) -> Self:
+        if self.weights is None and self.dataset is None:
+            raise ValueError("a refinement names weights, or a data set, or both")
+        return self
+
+
+class Scale(Frozen):
+    """Where λ̂ is looked at."""
+
+    nbeta: PositiveFloat
+    gamma: PositiveFloat
 
 
 class LLCSettings(Frozen):
     """How λ̂ is estimated. A number without its (nβ, γ) means nothing: both are kept with every result."""
 
-    sampler: SGLDSettings = SGLDSettings()
+    sampler: SamplerSettings = SGLDSettings()
+    gradient: Literal["minibatch", "control_variate"] = Field(
+        default="minibatch",
+        description="control_variate: ∇L_B(w) − ∇L_B(w*) + ∇L_n(w*) (arXiv 1706.05439); two gradients a step.",
+    )
     nbeta: PositiveFloat | None = Field(
         default=None,
         description="Inverse temperature nβ; null means n / log n, n the number of samples of the data set.",
     )
     gamma: NonNegativeFloat = Field(default=100.0, description="Strength γ of the tether (γ/2)‖w − w*‖².")
-    batch_size: int = Field(default=256, ge=1, description="Samples of a minibatch, drawn with replacement.")
+    tether: Literal["parameters", "tensors"] = Field(
+        default="parameters",
+        description="Unit of w − w* in the tether and the steps; tensors: the root mean square of each tensor of w*, "
+        "which makes λ̂ invariant when layers are rescaled.",
+    )
+    batch_size: int = Field(
+        default=256, ge=1, description="Samples of a minibatch, drawn with replacement; from n on, the whole data set."
+    )
     num_chains: int = Field(default=4, ge=2, le=64, description="Independent chains; an error bar needs two.")
     num_burnin_steps: int = Field(
         default=300, ge=0, le=1_000_000, description="Steps thrown away at the start of a chain."
     )
     num_draws: int = Field(default=300, ge=8, le=1_000_000, description="Draws kept of every chain.")
     steps_between_draws: int = Field(default=1, ge=1, le=1_000, description="Steps from one draw to the next.")
+    num_probe_samples: int = Field(
+        default=0,
+        ge=0,
+        le=1_000_000,
+        description="Samples of a fixed probe set, evenly spaced in the data set, whose losses are recorded at draws.",
+    )
+    draws_between_probes: int = Field(
+        default=10, ge=1, le=1_000, description="Draws from one evaluation of the probe set to the next."
+    )
+    keep_draws: Literal["none", "chains", "samples"] = Field(
+        default="chains",
+        description="What stays of the draws, in a file for each checkpoint. chains: losses, virials and distances of "
+        "every chain, about 40 bytes a draw; samples: the losses of the probe set's samples as well.",
+    )
     seed: int = Field(
         default=0, ge=0, lt=2**63, description="Noise and minibatches are a function of (seed, chain, step)."
+    )
+    refined: Annotated[dict[RefinedName, Refinement], Field(max_length=64)] = Field(
+        default={},
+        description="Refined LLCs by name, at the same nβ and γ: a refinement 'attn' gives the quantity llc_attn.",
+    )
+    scales: Annotated[tuple[Scale, ...], Field(max_length=64)] = Field(
+        default=(),
+        description="λ̂ at these nβ and γ as well. ε goes with them, so that no row is less stable than "
+        "the main one. One at another nβ and the same γ: λ without the loss at w*; two: the plateau of λ̂ as well.",
+    )
+    call_megabytes: int = Field(
+        default=1024,
+        ge=1,
+        le=1_000_000,
+        description="Memory, in 2²⁰ bytes, for the rows that go through the model together; on a GPU half of what is "
+        "free, if that is more.",
+    )
+    compile: bool = Field(
+        default=False,
+        description="Try torch.compile, and use it if it is faster, as for tiny models: up to a minute before the "
+        "first step, and numbers that agree with those of other machines within rounding only.",
+    )
+    step_error: NonNegativeFloat = Field(
+        default=0.0, description="Standard error from the step size, as a share of λ̂; a calibration measures it."
     )
     health: HealthSettings = HealthSettings()
 
@@ -66,11 +238,61 @@ class LLCSettings(Frozen):
     @property
     def work(self) -> int:
         """Row-steps for one checkpoint, the unit of progress: a gradient of one row."""
-        return self.num_chains * self.num_steps
+        return self.num_chains * self.num_rows * self.num_steps
+
+    @property
+    def datasets(self) -> list[str]:
+        """Ids of the data sets that refinements name."""
+        return sorted({refinement.dataset for refinement in self.refined.values() if refinement.dataset is not None})
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of one checkpoint: the LLC, the refined ones, and those at other scales."""
+        return 1 + len(self.refined) + len(self.scales)
 
     def nbeta_for(self, num_samples: int) -> float:
         """nβ of this estimate: as given, or n / log n."""
         return self.nbeta if self.nbeta is not None else num_samples / math.log(max(num_samples, 3))
+
+
+class Target(Frozen):
+    """When to stop sampling: at whichever is reached first, or when the budget ends."""
+
+    std_error: PositiveFloat | None = Field(default=None, description="Standard error of λ̂.")
+    relative_error: PositiveFloat | None = Field(default=0.03, description="Standard error of λ̂ as a share of it.")
+
+
+class AutoLLCSettings(Frozen):
+    """Settings to be chosen by a pilot on a few checkpoints of the series, once for all of it (`llc.calibration`)."""
+
+    settings: Literal["auto"] = "auto"
+    nbeta: PositiveFloat | None = Field(default=None, description="Inverse temperature nβ; null means n / log n.")
+    gamma: PositiveFloat | None = Field(
+        default=None, description="Strength γ of the tether; null: the weakest at which chains spread in the budget."
+    )
+    tether: Literal["parameters", "tensors"] = "parameters"
+    target: Target = Target()
+    budget: int = Field(
+        default=8000,
+        ge=400,
+        le=100_000_000,
+        description="Minibatch gradients that one checkpoint may cost, all chains together.",
+    )
+    num_chains: int = Field(default=4, ge=2, le=64, description="Independent chains.")
+    batch_size: int = Field(default=256, ge=1, description="Samples of a minibatch at least.")
+    num_pilot_checkpoints: int = Field(default=3, ge=1, le=16, description="Checkpoints of the pilot.")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="As in the settings that are chosen.")
+    health: HealthSettings = HealthSettings()
+
+    @property
+    def work(self) -> int:
+        """Row-steps for one checkpoint, at most."""
+        return self.budget
+
+    def pilot(self, num_checkpoints: int) -> list[int]:
+        """Which checkpoints of a series the pilot takes: evenly spaced, the first and the last among them."""
+        count = min(self.num_pilot_checkpoints, num_checkpoints)
+        return sorted({round(i * (num_checkpoints - 1) / max(1, count - 1)) for i in range(count)})
 
 
 class LossSettings(Frozen):
@@ -102,14 +324,31 @@ class HessianSettings(Frozen):
         return self.num_probes * self.num_lanczos_steps
 
 
+def _spell_out(value: Any) -> Any:
+    return {"settings": "auto"} if value == "auto" else value
+
+
+def _given_or_auto(value: Any) -> str:
+    settings = value.get("settings") if isinstance(value, dict) else getattr(value, "settings", None)
+    return "auto" if settings == "auto" else "given"
+
+
+GivenOrAuto = Annotated[
+    Annotated[LLCSettings, Tag("given")] | Annotated[AutoLLCSettings, Tag("auto")],
+    Discriminator(_given_or_auto),
+    BeforeValidator(_spell_out, json_schema_input_type=LLCSettings | AutoLLCSettings | Literal["auto"]),
+]
+"""How the LLC is estimated: with these settings, or with what a pilot chooses."""
+
+
 class MeasureSettings(Frozen):
     """What is measured at every checkpoint; null leaves a measure out."""
 
     loss: LossSettings | None = LossSettings()
-    llc: LLCSettings | None = LLCSettings()
+    llc: GivenOrAuto | None = Field(default=LLCSettings(), description='Settings, or "auto": let a pilot choose them.')
     hessian: HessianSettings | None = None
 
-    def chosen(self) -> dict[str, LossSettings | LLCSettings | HessianSettings]:
+    def chosen(self) -> dict[str, LossSettings | LLCSettings | AutoLLCSettings | HessianSettings]:
         """The measures asked for, by name, in the order they run."""
         return {name: settings for name in type(self).model_fields if (settings := getattr(self, name)) is not None}
 
@@ -156,5 +395,6 @@ class JobSettings(Frozen):
 
     def shard_size(self, num_parameters: int) -> int:
         """Checkpoints of one shard: as asked for, fewer where the rows of a large model would not fit in memory."""
-        chains = self.measures.llc.num_chains if self.measures.llc else 1
-        return max(1, min(self.checkpoints_per_shard, MAX_SHARD_NUMBERS // (chains * num_parameters)))
+        llc = self.measures.llc
+        rows = 1 if llc is None else llc.num_chains * (llc.num_rows if isinstance(llc, LLCSettings) else 1)
+        return max(1, min(self.checkpoints_per_shard, MAX_SHARD_NUMBERS // (rows * num_parameters)))

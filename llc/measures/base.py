@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
+from llc.draw_files import KeptDraws
+from llc.ensemble import PLAN, Plan
 from llc.health import OK, Verdict
 from llc.objective import Objective
 
@@ -16,15 +18,21 @@ class Quantity:
 
     value: float
     std_error: float
+    verdict: Verdict | None = None
+    """Of its own; None: the measurement's."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a measure found at one checkpoint. details: JSON-like, what a curve doesn't show."""
+    """What a measure found at one checkpoint.
+
+    details: JSON-like, what a curve doesn't show; draws: what its chains left behind, if it has any and they are kept.
+    """
 
     quantities: Mapping[str, Quantity]
     verdict: Verdict = OK
     details: Mapping[str, Any] = field(default_factory=dict)
+    draws: KeptDraws | None = None
 
 
 @dataclass(frozen=True)
@@ -38,3 +46,6 @@ class CheckpointSeries:
     """(checkpoints, n): the per-sample losses there; the loss curve, and the paired baseline of the LLC."""
     report: Callable[[int], None]
     """To be called with the row-steps done since the last call."""
+    others: Mapping[str, Objective] = field(default_factory=dict)
+    """The same model on other data sets, by their ids."""
+    plan: Plan = PLAN

@@ -45,7 +45,7 @@ def measure(series: CheckpointSeries, settings: HessianSettings) -> list[Measure
 
 def _measure_one(series: CheckpointSeries, w: Tensor, settings: HessianSettings) -> Measurement:
     d = len(w)
-    hessian = HessianOperator(series.objective, w, settings.num_samples)
+    hessian = HessianOperator(series.objective, w, settings.num_samples, series.plan)
     runs: list[KrylovSpace] = []
     for probe in _probes(settings, d):
         runs.append(lanczos(hessian, probe.to(w), min(settings.num_lanczos_steps, d)))

@@ -3,10 +3,13 @@
 import torch
 from torch import Tensor
 
-from llc.chains import Draws, sample
+from llc.chains import sample
+from llc.draws import Draws
 from llc.ensemble import per_sample_losses
+from llc.layout import Layout
 from llc.models import DeepLinear
 from llc.objective import Batch, ModelObjective, Objective
+from llc.rows import rows_of
 from llc.settings import LLCSettings
 from tests.oracles import LinearNetworkProblem, Oracle
 
@@ -16,7 +19,7 @@ class OracleObjective:
 
     def __init__(self, oracle: Oracle, num_samples: int = 4) -> None:
         self.oracle = oracle
-        self.num_parameters = oracle.dimension
+        self.layout = Layout({"w": (oracle.dimension,)})
         self.num_samples = num_samples
         self.device = torch.device("cpu")
 
@@ -34,7 +37,8 @@ def linear_objective(problem: LinearNetworkProblem) -> ModelObjective:
 
 def draw(objective: Objective, anchors: Tensor, settings: LLCSettings) -> Draws:
     """Chains from each of the anchors (checkpoints, d)."""
-    return sample(objective, anchors, per_sample_losses(objective, anchors), settings)
+    rows = rows_of(anchors, per_sample_losses(objective, anchors), settings, objective.layout)
+    return sample(objective, rows, settings)
 
 
 def draw_oracle(oracle: Oracle, settings: LLCSettings) -> Draws:

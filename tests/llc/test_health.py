@@ -6,24 +6,30 @@ import numpy as np
 import pytest
 
 from llc import estimators, health
-from llc.chains import Draws
+from llc.draws import Draws
 from llc.settings import HealthSettings, LLCSettings
 
 CHAINS, DRAWS = 4, 500
 
 
-def white(value: float = 10.0, spread: float = 2.0, virial: float = 1.0) -> Draws:
-    """Independent draws with a known mean: λ̂ = `value`, each draw ± `spread`."""
+def white(value: float = 10.0, spread: float = 2.0, virial: float = 1.0, excess: float = 0.0) -> Draws:
+    """Independent draws with a known mean: λ̂ = `value`, each draw ± `spread`; ‖u‖² of `virial` at γ = 1, d = 1."""
     rng = np.random.default_rng(0)
     shape = (1, CHAINS, DRAWS)
     return Draws(
-        losses=(value + spread * rng.standard_normal(shape)) / 100 + 3.0,
+        losses=(value + excess + spread * rng.standard_normal(shape)) / 100 + 3.0,
         baselines=np.full(shape, 3.0),
-        virials=virial + 0.1 * rng.standard_normal(shape),
-        distances=1 + 0.1 * rng.random(shape),
+        works=np.zeros(shape),
+        squares=virial * (1 + 0.1 * rng.uniform(-1, 1, shape)),
+        excesses=np.full((1, CHAINS, 50), excess),
+        probe_losses=np.empty((1, CHAINS, 0, 0), np.float32),
+        probe_baselines=np.empty((1, 0), np.float32),
         diverged_at=np.full((1, CHAINS), -1),
-        nbeta=100.0,
-        gamma=1.0,
+        epsilon=np.array([1e-4]),
+        nbeta=np.array([100.0]),
+        gamma=np.array([1.0]),
+        num_free=np.array([1.0]),
+        acceptance=np.full((1, CHAINS), np.nan),
     )
 
 
@@ -57,6 +63,20 @@ def test_the_spread_between_chains_is_in_the_error_bar() -> None:
     assert verdict(draws).name == "not_mixed"
 
 
+def test_a_drift_that_all_chains_share_is_not_mixed() -> None:
+    draws = white(spread=1.0)
+    draws.losses[:] += np.linspace(-0.01, 0.01, DRAWS)  # from 9 to 11
+    found = verdict(draws)
+    assert found.name == "not_mixed"
+
+
+def test_the_excess_is_taken_off_and_widens_the_error_bar() -> None:
+    plain, hot = estimators.llc(white(), 0), estimators.llc(white(excess=1.5), 0)
+    assert hot.value == pytest.approx(plain.value)
+    assert hot.std_error == pytest.approx(np.hypot(plain.std_error, 0.5))
+    assert verdict(white(excess=1.5)).name == "ok"
+
+
 def test_good_draws_are_ok() -> None:
     assert verdict(white()) == health.OK
 
@@ -67,7 +87,9 @@ def test_good_draws_are_ok() -> None:
         (white(virial=1.5), "too_hot"),
         (white(virial=0.5), "not_spread"),
         (white(value=-10.0), "not_a_minimum"),
-        (dataclasses.replace(white(), distances=np.zeros((1, CHAINS, DRAWS))), "stuck"),
+        (white(excess=5.0), "too_hot"),
+        (dataclasses.replace(white(), squares=np.zeros((1, CHAINS, DRAWS))), "stuck"),
+        (dataclasses.replace(white(), acceptance=np.array([[0.9, 0.01, 0.9, 0.9]])), "stuck"),
         (dataclasses.replace(white(), losses=np.full((1, CHAINS, DRAWS), 3.0)), "stuck"),
     ],
 )

@@ -24,7 +24,9 @@ def objective() -> ModelObjective:
 
 @pytest.fixture(scope="module")
 def w(objective: ModelObjective) -> Tensor:
-    return torch.from_numpy(np.random.default_rng(1).standard_normal(objective.num_parameters).astype(np.float32))
+    return torch.from_numpy(
+        np.random.default_rng(1).standard_normal(objective.layout.num_parameters).astype(np.float32)
+    )
 
 
 def dense(objective: ModelObjective, w: Tensor, indices: Tensor) -> np.ndarray:

@@ -1,0 +1,395 @@
+"""Settings for a whole series from a pilot on a few of its checkpoints: nothing to tune by hand.
+
+What has to be chosen, and from what:
+
+- **ε and γ together.** The stiffest direction allows `ε = 2f / (nβ h + γ)`, f < 2, h the largest curvature *where the
+  chains go*, by power iteration at the anchors and at the end of short chains (at a degenerate minimum the anchor alone
+  shows nothing). The tether's own directions relax as `e^{−ε γ t}`, so a burn-in of B steps needs `ε γ B ≥ 3`. Both
+  give the weakest tether at which the chains can spread within the budget.
+- **f** is the largest of a few, run side by side as rows of one loop at that γ, whose draws are healthy and whose λ̂
+  agrees with that at half of it. What they differ by, beyond their sampling errors, is the **step error** kept with
+  the settings: a part of every error bar.
+- **Gradient and batch** by the excess that gradient noise causes: control variates where most of the noise is there at
+  the anchor already, and a larger batch where the excess is too large still.
+- **Kernel**: averaged-noise SGLD against BAOAB, by the sampling error that either reaches with equal gradients.
+- **Draws** by that sampling error and the target, within the budget.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from llc import estimators, health
+from llc.chains import Chains
+from llc.draws import Draws
+from llc.ensemble import PLAN, HessianOperator, Plan
+from llc.objective import Objective
+from llc.randomness import Stream, generator
+from llc.rows import concatenate, rows_of
+from llc.settings import AutoLLCSettings, BAOABSettings, LLCSettings, SamplerSettings
+
+SPREADING = 3.0
+"""ε γ B: after burn-in, a direction that only the tether holds has e⁻³ = 5 % of its way left."""
+
+BURNIN_SHARE = 0.3
+"""Of the steps of a chain."""
+
+SHARES = (1.0, 0.5, 0.25)
+"""f, the step as a share of half the largest stable one; the tether is chosen so that chains spread at the smallest."""
+
+MAX_STEP_CHANGE = 0.05
+"""A step is small enough if halving it moves λ̂ by no more than this share, or than its noise."""
+
+MIN_STEP_ERROR = 0.01
+"""What a pilot can hardly see."""
+
+MAX_EXCESS = 0.05
+"""Of λ̂, from gradient noise; beyond, control variates or a larger batch."""
+
+MOMENTUM = 0.8
+"""Of the BAOAB that is tried."""
+
+MAX_ERROR_RATIO = 0.85
+"""Of BAOAB's error bars to SGLD's, to be worth it."""
+
+ROUNDS = 5
+PROBE_SAMPLES = 1024
+POWER_STEPS = 12
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting at one checkpoint of the pilot."""
+
+    checkpoint: int
+    kernel: str
+    epsilon: float
+    gamma: float
+    llc: float
+    sampling_error: float
+    excess: float
+    virial: float
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The settings chosen, and how they were found."""
+
+    settings: LLCSettings
+    curvature: float
+    """The largest that the chains met."""
+    trials: Sequence[Trial]
+    gradients: int
+    """Minibatch gradients that the pilot took, all rows together."""
+    reasons: Sequence[str]
+    """What was decided, in words."""
+
+    def report(self) -> dict[str, Any]:
+        """JSON-like: everything above."""
+        return {**asdict(self), "settings": self.settings.model_dump(mode="json")}
+
+
+def calibrate(
+    objective: Objective,
+    anchors: Tensor,
+    baselines: Tensor,
+    auto: AutoLLCSettings,
+    plan: Plan = PLAN,
+    report: Callable[[int], None] = lambda _: None,
+) -> Calibration:
+    """Choose settings. anchors: (checkpoints, d) of the pilot; baselines: (checkpoints, n), per-sample losses there."""
+    return _Pilot(objective, anchors, baselines, auto, plan, report).run()
+
+
+@dataclass
+class _Pilot:
+    objective: Objective
+    anchors: Tensor
+    baselines: Tensor
+    auto: AutoLLCSettings
+    plan: Plan
+    report: Callable[[int], None]
+    trials: list[Trial] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+    gradients: int = 0
+
+    def run(self) -> Calibration:
+        """All decisions, one after the other."""
+        settings = self._affordable(
+            LLCSettings(
+                nbeta=self.auto.nbeta,
+                gamma=self.auto.gamma or 0.0,
+                tether=self.auto.tether,
+                batch_size=min(self.auto.batch_size, self.objective.num_samples),
+                num_chains=self.auto.num_chains,
+                seed=self.auto.seed,
+                health=self.auto.health,
+            )
+        )
+        settings, curvature = self._choose_scale(settings)
+        settings, curvature = self._choose_gradient(settings, curvature)
+        settings, curvature = self._choose_step(settings, curvature)
+        settings = self._choose_kernel(settings)
+        settings = self._choose_draws(settings)
+        return Calibration(settings, curvature, self.trials, self.gradients, self.reasons)
+
+    def _affordable(self, settings: LLCSettings) -> LLCSettings:
+        """As many steps as the budget allows with this gradient and batch, a part of them burn-in."""
+        base = min(self.auto.batch_size, self.objective.num_samples)
+        cost = settings.batch_size / base * (2 if settings.gradient == "control_variate" else 1)
+        steps = max(100, int(self.auto.budget / self.auto.num_chains / cost))
+        burnin = round(BURNIN_SHARE * steps)
+        return _update(settings, num_burnin_steps=burnin, num_draws=steps - burnin)
+
+    # ε and γ ----------------------------------------------------------------------------------------------------------
+
+    def _scaled(self, settings: LLCSettings, curvature: float, share: float = SHARES[1]) -> LLCSettings:
+        """ε of this share, and the weakest tether at which chains spread even with the smallest share."""
+        stiffness = settings.nbeta_for(self.objective.num_samples) * curvature
+        gamma = self.auto.gamma
+        if gamma is None:
+            slowest = min(0.5, SPREADING / (2 * SHARES[-1] * settings.num_burnin_steps))
+            gamma = _round_up(max(slowest / (1 - slowest) * stiffness, 1e-6))
+        epsilon = 2 * share / (stiffness + gamma)
+        return _update(settings, gamma=gamma, sampler=_with_epsilon(settings, epsilon))
+
+    def _choose_scale(self, settings: LLCSettings) -> tuple[LLCSettings, float]:
+        """Largest curvature at the anchors, then where chains go; until that agrees with the one they were run with."""
+        sizes = self.anchors.square().mean(-1)
+        nudge = 0.1 * sizes.sqrt().where(sizes > 0, torch.ones_like(sizes))[:, None]
+        signs = torch.from_numpy(
+            np.stack([_signs(self.auto.seed, 1 + k, self.anchors.shape[1]) for k in range(len(self.anchors))])
+        ).to(self.anchors)
+        curvature = max(
+            self._curvature(self.anchors, settings), self._curvature(self.anchors + nudge * signs, settings)
+        )
+        for _ in range(ROUNDS):
+            settings = self._scaled(settings, curvature)
+            chains = self._chains(settings)
+            self._run(chains, settings.num_burnin_steps // 2, settings)
+            found = self._curvature(chains.positions[0], settings)
+            if not math.isfinite(found):
+                curvature *= 16
+                continue
+            agrees, curvature = found < 1.5 * curvature and found > curvature / 4, max(found, curvature / 16)
+            if agrees:
+                break
+        settings = self._scaled(settings, curvature)
+        self.reasons.append(
+            f"largest curvature {curvature:.3g} where the chains go: the weakest tether that lets them spread in "
+            f"{settings.num_burnin_steps} steps is gamma {settings.gamma:.3g}"
+            if self.auto.gamma is None
+            else f"largest curvature {curvature:.3g} where the chains go; gamma {settings.gamma:.3g} as asked for"
+        )
+        return settings, curvature
+
+    def _curvature(self, w: Tensor, settings: LLCSettings) -> float:
+        """The largest |eigenvalue| of the Hessian at the rows of w (rows, d), in u, by power iteration."""
+        if not bool(w.isfinite().all()):
+            return math.inf
+        scales = rows_of(self.anchors, self.baselines, settings, self.objective.layout).scales
+        largest = 0.0
+        for row, one in enumerate(w):
+            hessian = HessianOperator(self.objective, one, PROBE_SAMPLES, self.plan)
+            scale = 1.0 if scales is None else scales[row]
+            v = torch.from_numpy(_signs(self.auto.seed, 0, len(one))).to(one)
+            for _ in range(POWER_STEPS):
+                v = v / v.norm()
+                v = scale * hessian(scale * v)
+                if not bool(v.norm() > 0):
+                    break
+            norm = float(v.norm())
+            if not math.isfinite(norm):
+                return math.inf
+            largest = max(largest, norm)
+            self._count(2 * POWER_STEPS)
+        return largest
+
+    # Gradient and batch -----------------------------------------------------------------------------------------------
+
+    def _choose_gradient(self, settings: LLCSettings, curvature: float) -> tuple[LLCSettings, float]:
+        """Control variates if most of the noise is at the anchor already, a larger batch while it is still too much."""
+        n = self.objective.num_samples
+        for _ in range(ROUNDS):
+            if settings.batch_size >= n:
+                self.reasons.append(f"the batch is the whole data set of {n} samples: no gradient noise")
+                break
+            draws = self._trial([settings])
+            excess = float(np.nanmean(draws.excesses))
+            llc = float(np.nanmean(np.abs(draws.potentials.mean((1, 2)) - excess)))
+            if not excess > MAX_EXCESS * llc:
+                self.reasons.append(
+                    f"gradient noise adds {excess:.2g} to an LLC of {llc:.3g}: {settings.gradient} gradients of "
+                    f"{settings.batch_size} samples will do"
+                )
+                break
+            if settings.gradient == "minibatch" and self._anchor_excess(settings) > excess / 2:
+                settings = _update(settings, gradient="control_variate")
+            else:
+                settings = _update(settings, batch_size=min(n, 2 * settings.batch_size))
+            settings = self._affordable(settings)
+            settings, curvature = self._scaled(settings, curvature), curvature
+        return settings, curvature
+
+    def _anchor_excess(self, settings: LLCSettings) -> float:
+        """What the gradient noise at the anchors alone would add to λ̂."""
+        at_rest = _update(settings, sampler=_with_epsilon(settings, 1e-30), num_burnin_steps=0, num_draws=8)
+        chains = self._chains(at_rest)
+        self._count(16 * settings.num_chains * len(self.anchors))
+        return float(np.nanmean(chains.draw(8).excesses)) * settings.sampler.epsilon / 1e-30
+
+    # Step, kernel, draws ----------------------------------------------------------------------------------------------
+
+    def _choose_step(self, settings: LLCSettings, curvature: float) -> tuple[LLCSettings, float]:
+        """The largest share f whose λ̂ is that of f/2."""
+        for attempt in range(ROUNDS):
+            if attempt:
+                curvature *= 4
+            variants = [self._scaled(settings, curvature, share) for share in SHARES]
+            draws = self._trial(variants)
+            healthy = [self._healthy(draws, v, variants[v]) for v in range(len(SHARES))]
+            if healthy[-1]:
+                return self._largest_step(variants, draws, healthy), curvature
+        self.reasons.append("no step was found at which the chains are healthy: mind the verdicts")
+        return self._scaled(settings, curvature, SHARES[-1]), curvature
+
+    def _largest_step(self, variants: Sequence[LLCSettings], draws: Draws, healthy: Sequence[bool]) -> LLCSettings:
+        """Of those whose λ̂ is that of the next smaller one, the largest; with what the step size does to it."""
+        count = len(self.anchors)
+        found = [[estimators.llc(draws, v * count + k) for k in range(count)] for v in range(len(SHARES))]
+        changes = []
+        for coarse, fine in pairwise(found):
+            values = np.array([abs(b.value) for b in fine])
+            moved = np.array([a.value - b.value for a, b in zip(coarse, fine, strict=True)]) / values
+            noise = [math.hypot(a.std_error, b.std_error) for a, b in zip(coarse, fine, strict=True)] / values
+            changes.append((moved, noise))
+        chosen = len(SHARES) - 1
+        for v in reversed(range(len(SHARES) - 1)):
+            moved, noise = changes[v]
+            if not (healthy[v] and np.all(np.abs(moved) <= np.maximum(MAX_STEP_CHANGE, 2 * noise))):
+                break
+            chosen = v
+        moved, noise = changes[min(chosen, len(changes) - 1)]
+        error = math.sqrt(max(0.0, float(np.mean(moved**2 - noise**2))))
+        if chosen == len(changes):
+            error /= 4  # the change from twice the step; of second order
+        error = max(error, MIN_STEP_ERROR)
+        self.reasons.append(
+            f"epsilon {variants[chosen].sampler.epsilon:.3g}, {SHARES[chosen]:g} of half the largest stable step; the "
+            f"step size moves the LLC by about {error:.1%}"
+        )
+        return _update(variants[chosen], step_error=error)
+
+    def _healthy(self, draws: Draws, variant: int, settings: LLCSettings) -> bool:
+        rows = range(variant * len(self.anchors), (variant + 1) * len(self.anchors))
+        verdicts = [health.judge(draws, row, estimators.llc(draws, row), settings.health).name for row in rows]
+        return not {"diverged", "too_hot", "stuck"} & set(verdicts)
+
+    def _choose_kernel(self, settings: LLCSettings) -> LLCSettings:
+        """BAOAB in place of SGLD if it is as healthy and reaches a smaller error with as many gradients."""
+        other = _update(settings, sampler=BAOABSettings(epsilon=settings.sampler.epsilon, momentum=MOMENTUM))
+        first, second = self._trial([settings]), self._trial([other])
+        count = len(self.anchors)
+        errors = [[estimators.llc(draws, k) for k in range(count)] for draws in (first, second)]
+        ratios = [b.std_error / a.std_error for a, b in zip(*errors, strict=True)]
+        agree = all(
+            abs(a.value - b.value) <= 3 * math.hypot(a.std_error, b.std_error) for a, b in zip(*errors, strict=True)
+        )
+        if not (self._healthy(second, 0, other) and agree):
+            self.reasons.append("SGLD with averaged noise: BAOAB is too hot at this step")
+            return settings
+        ratio = float(np.median(ratios))
+        if ratio < MAX_ERROR_RATIO:
+            self.reasons.append(f"BAOAB: its error bars are {ratio:.2f} of SGLD's")
+            return other
+        self.reasons.append(f"SGLD with averaged noise: BAOAB's error bars are {ratio:.2f} of its")
+        return settings
+
+    def _choose_draws(self, settings: LLCSettings) -> LLCSettings:
+        """As many as the target needs by the last trials' sampling errors, and the budget allows."""
+        target, most = self.auto.target, settings.num_draws
+        needed = 0.0
+        for trial in self.trials[-2 * len(self.anchors) :]:
+            if trial.kernel != settings.sampler.name:
+                continue
+            wanted = min(target.std_error or math.inf, (target.relative_error or math.inf) * abs(trial.llc), math.inf)
+            needed = max(needed, self._trial_draws(settings) * (trial.sampling_error / wanted) ** 2)
+        draws = int(min(most, max(100, needed))) if math.isfinite(needed) else most
+        self.reasons.append(
+            f"{draws} draws a chain for the target"
+            if draws < most
+            else f"{draws} draws a chain, all that the budget allows"
+        )
+        return _update(settings, num_draws=draws)
+
+    # Running ----------------------------------------------------------------------------------------------------------
+
+    def _trial_draws(self, settings: LLCSettings) -> int:
+        return max(50, settings.num_burnin_steps)
+
+    def _trial(self, variants: Sequence[LLCSettings]) -> Draws:
+        """Draws of every variant of ε and γ at every checkpoint, as rows of one loop: variant by variant."""
+        (settings, *_) = variants
+        parts = [rows_of(self.anchors, self.baselines, v, self.objective.layout) for v in variants]
+        chains = Chains(self.objective, concatenate(parts), settings, self.plan, self.report)
+        self._run(chains, settings.num_burnin_steps, settings, len(variants))
+        draws = chains.draw(self._trial_draws(settings))
+        self._count_steps(self._trial_draws(settings), settings, len(variants))
+        for row in range(len(draws.epsilon)):
+            estimate = estimators.llc(draws, row)
+            verdict = health.judge(draws, row, estimate, settings.health)
+            self.trials.append(
+                Trial(
+                    checkpoint=row % len(self.anchors),
+                    kernel=settings.sampler.name,
+                    epsilon=float(draws.epsilon[row]),
+                    gamma=float(draws.gamma[row]),
+                    llc=estimate.value,
+                    sampling_error=estimate.sampling_error,
+                    excess=estimate.excess,
+                    virial=float(draws.virials[row].mean()),
+                    verdict=verdict.name,
+                )
+            )
+        return draws
+
+    def _chains(self, settings: LLCSettings) -> Chains:
+        rows = rows_of(self.anchors, self.baselines, settings, self.objective.layout)
+        return Chains(self.objective, rows, settings, self.plan, self.report)
+
+    def _run(self, chains: Chains, steps: int, settings: LLCSettings, variants: int = 1) -> None:
+        chains.burn_in(steps)
+        self._count_steps(steps, settings, variants)
+
+    def _count_steps(self, steps: int, settings: LLCSettings, variants: int) -> None:
+        gradients = 2 if settings.gradient == "control_variate" else 1
+        self._count(steps * gradients * settings.num_chains * len(self.anchors) * variants)
+
+    def _count(self, gradients: int) -> None:
+        self.gradients += gradients
+
+
+def _update(settings: LLCSettings, **changes: Any) -> LLCSettings:
+    return settings.model_copy(update=changes)
+
+
+def _with_epsilon(settings: LLCSettings, epsilon: float) -> SamplerSettings:
+    return settings.sampler.model_copy(update={"epsilon": epsilon})
+
+
+def _signs(seed: int, stream: int, d: int) -> NDArray[np.float32]:
+    return generator(seed, Stream.SIGN, 2**32 + stream, 0).integers(0, 2, d).astype(np.float32) * 2 - 1
+
+
+def _round_up(gamma: float) -> float:
+    """To 1, 3, 10, 30, ...: jobs on similar series get the same tether."""
+    decade = 10.0 ** math.floor(math.log10(gamma) + 1e-9)
+    return next(decade * step for step in (1, 3, 10) if decade * step >= gamma * (1 - 1e-9))
