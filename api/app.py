@@ -6,7 +6,22 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 
-from api import blobs, checkpoints, curves, datasets, health, jobs, keys, logs, models, openapi, pages, problems, series
+from api import (
+    blobs,
+    checkpoints,
+    curves,
+    datasets,
+    draws,
+    health,
+    jobs,
+    keys,
+    logs,
+    models,
+    openapi,
+    pages,
+    problems,
+    series,
+)
 from api.dependencies import State
 from api.middleware import BodyLimit, RequestLog
 from store.blobs import BlobStore
@@ -30,7 +45,7 @@ def create_app() -> FastAPI:
 
     app = FastAPI(title="lambdahat", version=openapi.VERSION, description=openapi.DESCRIPTION, lifespan=lifespan)
     app.state.shared = shared
-    for resource in (keys, blobs, datasets, models, series, checkpoints, jobs, curves, health, pages):
+    for resource in (keys, blobs, datasets, models, series, checkpoints, jobs, draws, curves, health, pages):
         app.include_router(resource.router)
     problems.install(app)
     openapi.install(app)

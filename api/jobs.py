@@ -51,6 +51,19 @@ class ProgressOut(BaseModel):
     seconds_left: float | None
 
 
+class PlanOut(BaseModel):
+    """How all shards of a job send rows through the model: chosen by the first, by measuring memory and time."""
+
+    vectorised: bool = Field(description="Whether rows go through the model together.")
+    rows_per_call: int
+    compiled: bool
+    samples_per_call: int = Field(description="In passes over the data.")
+    row_bytes: int = Field(description="Memory of a row in a call.")
+    budget_bytes: int = Field(description="Memory that a call may take.")
+    row_steps_per_second: dict[str, float] = Field(description="Of every plan that was tried.")
+    reason: str = Field(description="Why it isn't compiled, if that was asked for.")
+
+
 class JobOut(BaseModel):
     """A job and how far it is."""
 
@@ -58,6 +71,12 @@ class JobOut(BaseModel):
     series: str
     state: State
     settings: JobSettings
+    plan: PlanOut | None = Field(
+        description="How rows go through the model; null until it is measured. The same job again has the same."
+    )
+    calibration: dict[str, Any] | None = Field(
+        default=None, description='How "auto" settings were chosen: trials and reasons; null if settings were given.'
+    )
     progress: ProgressOut
     error: dict[str, Any] | None
     created_at: Timestamp
@@ -81,17 +100,26 @@ class Events(BaseModel):
     data: list[EventOut]
 
 
+class QuantityOut(Estimate):
+    """A number that a measure found, and whether to believe it: its own verdict, or else the measure's."""
+
+    verdict: str
+    reason: str
+
+
 class ResultOut(BaseModel):
     """What one measure found at one checkpoint, and whether to believe it."""
 
     checkpoint: str
     step: int
     measure: str
-    quantities: dict[str, Estimate]
+    quantities: dict[str, QuantityOut]
     details: dict[str, Any]
     verdict: str
     reason: str
-    draws: str | None
+    draws: str | None = Field(
+        description="SHA-256 of the file that GET /v1/jobs/{id}/draws/{checkpoint} gives; null if none is kept."
+    )
 
 
 _CURSOR = TypeAdapter(Id)
@@ -107,6 +135,8 @@ def _show(session: Session, rows: Sequence[Job]) -> list[JobOut]:
                 "series": row.series_id,
                 "state": row.state,
                 "settings": row.settings,
+                "calibration": row.calibration,
+                "plan": row.plan,
                 "progress": _progress(found.get(row.id, jobs.Progress())),
                 "error": row.error,
                 "created_at": row.created_at,
@@ -129,7 +159,10 @@ def _show_results(rows: Sequence[Row[Result, int]]) -> list[ResultOut]:
             checkpoint=result.checkpoint_id,
             step=step,
             measure=result.measure,
-            quantities=result.quantities,
+            quantities={
+                name: QuantityOut.model_validate({"verdict": result.verdict, "reason": result.reason} | found)
+                for name, found in result.quantities.items()
+            },
             details=result.details,
             verdict=result.verdict,
             reason=result.reason,

@@ -1,7 +1,7 @@
 """Every error as `application/problem+json` (RFC 9457), rendered in one place."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -117,12 +117,27 @@ async def _input_error(request: Request, error: InputError) -> Response:
 
 async def _invalid_request(request: Request, error: RequestValidationError) -> Response:
     errors = [
-        FieldError(location=".".join(map(str, found["loc"]))[:MAX_CHARACTERS], message=found["msg"][:MAX_CHARACTERS])
+        FieldError(location=_location(found["loc"], error.body)[:MAX_CHARACTERS], message=found["msg"][:MAX_CHARACTERS])
         for found in error.errors()[:MAX_ERRORS]
     ]
     detail = "; ".join(f"{found.location}: {found.message}" for found in errors[:3])
     hint = "see errors[] for each field, and /docs for what this request takes"
     return render(422, "invalid_request", detail, hint, request.state.request_id, errors)
+
+
+def _location(parts: Sequence[str | int], body: Any) -> str:
+    """Where in the request, as its sender knows it: without the alternatives' names that pydantic puts between."""
+    kept, node = [str(parts[0])], body
+    for i, part in enumerate(parts[1:], start=2):
+        missing = isinstance(node, dict) and i == len(parts)
+        inside = part in node if isinstance(node, dict) else isinstance(part, int)
+        if inside or missing or parts[0] != "body":
+            kept.append(str(part))
+        if isinstance(node, dict) and inside:
+            node = node[part]
+        elif isinstance(node, list) and isinstance(part, int):
+            node = node[part] if part < len(node) else None
+    return ".".join(kept)
 
 
 async def _http_exception(request: Request, error: HTTPException) -> Response:

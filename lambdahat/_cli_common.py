@@ -81,6 +81,16 @@ def find_job(client: Client, reference: str) -> Job:
     return job
 
 
+def find_checkpoint(client: Client, job: Job, reference: str) -> str:
+    """The id of a checkpoint, given as it is or as its step."""
+    if not reference.isdecimal():
+        return reference
+    for checkpoint in client.list_checkpoints(job.series):
+        if checkpoint.step == int(reference):
+            return checkpoint.id
+    raise LambdahatError(f"series '{job.series}' has no checkpoint of step {reference}", "give a step, or an id: ckp_…")
+
+
 def write_out(text: str) -> None:
     """Print data as it is: no wrapping, no markup."""
     sys.stdout.write(text if text.endswith("\n") else text + "\n")

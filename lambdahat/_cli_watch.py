@@ -1,6 +1,6 @@
 """Watching a job: a live line, then the curve and its transitions as tables."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
@@ -120,16 +120,20 @@ def _curve_table(curve: Curve, quantities: list[str]) -> Table:
 
 
 def show_reasons(results: Iterable[Result], checkpoints: set[str]) -> None:
-    """A line for each measure and verdict other than 'ok': at how many steps, and why at the first of them."""
-    wrong: dict[tuple[str, str], list[Result]] = {}
+    """A line for each measure, or quantity with a verdict of its own, and verdict other than 'ok': at how many steps,
+    and why at the first of them.
+    """
+    wrong: dict[tuple[str, str], list[tuple[int, str]]] = {}
     for result in results:
-        if result.verdict != "ok" and result.checkpoint in checkpoints:
-            wrong.setdefault((result.measure, result.verdict), []).append(result)
+        for name, verdict, reason in _verdicts(result) if result.checkpoint in checkpoints else ():
+            if verdict != "ok":
+                wrong.setdefault((name, verdict), []).append((result.step, reason))
     out.print()
-    for (measure, verdict), found in wrong.items():
+    for (name, verdict), found in wrong.items():
         steps = "step" if len(found) == 1 else f"{len(found)} steps, first at"
-        line = Text(f"{measure}: {verdict}", style="yellow").append(f" at {steps} {found[0].step}", style="default")
-        out.print(line.append(f": {found[0].reason}", style="default"))
+        step, reason = found[0]
+        line = Text(f"{name}: {verdict}", style="yellow").append(f" at {steps} {step}", style="default")
+        out.print(line.append(f": {reason}", style="default"))
 
 
 def show_transitions(transitions: list[Stage]) -> None:
@@ -152,6 +156,14 @@ def show_transitions(transitions: list[Stage]) -> None:
         )
     out.print("\n[bold]transitions[/]")
     out.print(table)
+
+
+def _verdicts(result: Result) -> Iterator[tuple[str, str, str]]:
+    """(name, verdict, reason) of a measure, and of its quantities that have another."""
+    yield result.measure, result.verdict, result.reason
+    for name, quantity in result.quantities.items():
+        if (quantity.verdict, quantity.reason) != (result.verdict, result.reason):
+            yield name, quantity.verdict, quantity.reason
 
 
 def _cell(point: CurvePoint, quantity: str) -> str:

@@ -16,6 +16,7 @@ from lambdahat._cli_common import (
     SeriesArgument,
     Url,
     connect,
+    find_checkpoint,
     find_job,
     find_series,
     out,
@@ -44,6 +45,13 @@ class Format(StrEnum):
     table = "table"
     csv = "csv"
     json = "json"
+
+
+class DrawsFormat(StrEnum):
+    """How draws are kept in a file."""
+
+    safetensors = "safetensors"
+    netcdf = "netcdf"
 
 
 @app.command()
@@ -103,6 +111,7 @@ def push(
 @app.command()
 def run(
     series: SeriesArgument,
+    auto: Annotated[bool, typer.Option("--auto", help="Let a pilot choose what is not said here.")] = False,
     nbeta: Annotated[float | None, typer.Option(help="Inverse temperature nβ; by default n / log n.")] = None,
     gamma: Annotated[float | None, typer.Option(help="Strength γ of the tether.")] = None,
     epsilon: Annotated[float | None, typer.Option(help="Step size ε of the sampler.")] = None,
@@ -130,7 +139,8 @@ def run(
         "batch_size": batch_size,
         "seed": seed,
     }
-    body = with_options(body, {name: value for name, value in llc.items() if value is not None}, epsilon, hessian)
+    llc = {name: value for name, value in llc.items() if value is not None} | ({"settings": "auto"} if auto else {})
+    body = with_options(body, llc, epsilon, hessian)
     with connect(url, key) as client:
         job = client.run(find_series(client, series), **body)
         out.print(f"{job.id}  {job.state}")
@@ -222,6 +232,52 @@ def export(
     for path, content in files.items():
         path.write_text(content)
         out.print(f"{path}", soft_wrap=True)
+
+
+@app.command()
+def calibration(
+    job: Annotated[str, typer.Argument(help="Id of a job; or a series, for its newest.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Draw the trials: .png, .svg or .pdf.", show_default=False)
+    ] = None,
+    url: Url = DEFAULT_URL,
+    key: Key = None,
+) -> None:
+    """How a pilot chose a job's settings: its reasons, and a picture of its trials."""
+    from lambdahat.plot_calibration import draw_calibration
+
+    with connect(url, key) as client:
+        found = find_job(client, job)
+    if found.calibration is None:
+        raise LambdahatError(
+            f"job '{found.id}' has no calibration", "its settings were given, or its pilot has not ended: run --auto"
+        )
+    for reason in found.calibration["reasons"]:
+        out.print(f"- {reason}", soft_wrap=True)
+    if output is not None:
+        out.print(f"{draw_calibration(found.calibration, output)}", soft_wrap=True)
+
+
+@app.command()
+def draws(
+    job: Annotated[str, typer.Argument(help="Id of a job; or a series, for its newest.")],
+    checkpoint: Annotated[str, typer.Argument(help="Step of a checkpoint, or its id.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The file; by default draws_STEP.*.", show_default=False)
+    ] = None,
+    format: Annotated[
+        DrawsFormat, typer.Option("--format", "-f", help="safetensors for llc, netcdf for ArviZ.")
+    ] = DrawsFormat.safetensors,
+    url: Url = DEFAULT_URL,
+    key: Key = None,
+) -> None:
+    """Fetch the draws behind an estimate, to analyse them again without a GPU."""
+    suffix = {DrawsFormat.safetensors: "safetensors", DrawsFormat.netcdf: "nc"}[format]
+    with connect(url, key) as client:
+        target = find_job(client, job)
+        path = output or Path(f"draws_{checkpoint}.{suffix}")
+        saved = client.save_draws(target, find_checkpoint(client, target, checkpoint), path, format=format.value)
+    out.print(f"{saved}", soft_wrap=True)
 
 
 def with_options(

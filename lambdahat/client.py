@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel
 
+from lambdahat.draws import Draws, from_bytes
 from lambdahat.errors import LambdahatError
 from lambdahat.http import Transport
 from lambdahat.objects import (
@@ -87,7 +88,8 @@ class Client:
     # Data sets and models ---------------------------------------------------------------------------------------------
 
     def create_dataset(self, name: str, data: Arrays | str | Path | None = None, /, **arrays: Any) -> Dataset:
-        """Store the samples that a series is measured on: inputs 'x' and targets 'y', one row a sample.
+        """Store the samples that a series is measured on: inputs 'x' and, if the model's loss asks for them, targets
+        'y', one row a sample.
 
         Arrays are numpy's or tensors, by keyword or as a mapping; or `data` is a safetensors file.
         """
@@ -175,12 +177,16 @@ class Client:
     # Jobs -------------------------------------------------------------------------------------------------------------
 
     def run(
-        self, series: str | Series, measures: Mapping[str, Mapping[str, Any] | None] | None = None, **settings: Any
+        self,
+        series: str | Series,
+        measures: Mapping[str, Mapping[str, Any] | str | None] | None = None,
+        **settings: Any,
     ) -> Job:
         """Start a job on every checkpoint of a series.
 
-        measures: settings by measure, for example `{"llc": {"gamma": 10}, "hessian": {}}`; null leaves one out, and
-        what is not said has the server's default. settings: the rest of a job's, such as `checkpoints_per_shard`.
+        measures: settings by measure, for example `{"llc": {"gamma": 10}, "hessian": {}}`; null leaves one out, what
+        is not said has the server's default, and `{"llc": "auto"}` lets a pilot choose.
+        settings: the rest of a job's, such as `checkpoints_per_shard`.
         """
         chosen = {} if measures is None else {"measures": dict(measures)}
         return self._post("/v1/jobs", Job, {"series": _id(series), **chosen, **settings})
@@ -232,6 +238,23 @@ class Client:
     def results(self, job: str | Job) -> Iterator[Result]:
         """What a job found, by step, then measure."""
         return self._pages(f"/v1/jobs/{_id(job)}/results", Result)
+
+    def draws(self, job: str | Job, checkpoint: str | Checkpoint, measure: str = "llc") -> Draws:
+        """What the chains of a job left behind at a checkpoint, unless its settings say `"keep_draws": "none"`."""
+        return from_bytes(self._http.send("GET", _draws_path(job, checkpoint), params={"measure": measure}).content)
+
+    def save_draws(
+        self,
+        job: str | Job,
+        checkpoint: str | Checkpoint,
+        path: str | Path,
+        *,
+        format: Literal["safetensors", "netcdf"] = "safetensors",
+        measure: str = "llc",
+    ) -> Path:
+        """The same as a file: safetensors for `llc.draw_files.read_draws`, NetCDF for ArviZ (`convert_to_datatree`)."""
+        self._http.save(_draws_path(job, checkpoint), Path(path), {"format": format, "measure": measure})
+        return Path(path)
 
     # What it all is for -----------------------------------------------------------------------------------------------
 
@@ -295,6 +318,10 @@ class Client:
 
 def _id(reference: str | Resource) -> str:
     return reference if isinstance(reference, str) else reference.id
+
+
+def _draws_path(job: str | Job, checkpoint: str | Checkpoint) -> str:
+    return f"/v1/jobs/{_id(job)}/draws/{_id(checkpoint)}"
 
 
 def _curve_params(

@@ -5,6 +5,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -59,10 +60,36 @@ class Transport:
         """
         repeatable = method not in ("POST", "PATCH") if idempotent is None else idempotent
         options["params"] = {name: value for name, value in (params or {}).items() if value is not None}
-        for attempt in range(self.retries + 1):
-            last = attempt == self.retries
+        return self._persist(
+            lambda: self._http.request(method, path, content=content() if content else None, **options), repeatable
+        )
+
+    def save(self, path: str, target: Path, params: Mapping[str, Any]) -> None:
+        """What a GET answers, into a file, which is whole or not there. Raises: as `send`."""
+        part = target.with_name(f"{target.name}.part")
+
+        def attempt() -> httpx.Response:
+            with self._http.stream("GET", path, params=params) as response:
+                if not response.is_success:
+                    response.read()
+                else:
+                    with part.open("wb") as file:
+                        for chunk in response.iter_bytes():
+                            file.write(chunk)
+                return response
+
+        try:
+            self._persist(attempt, repeatable=True)
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def _persist(self, attempt: Callable[[], httpx.Response], repeatable: bool) -> httpx.Response:
+        """Make a request until it succeeds or there is no point in it."""
+        for number in range(self.retries + 1):
+            last = number == self.retries
             try:
-                response = self._http.request(method, path, content=content() if content else None, **options)
+                response = attempt()
             except httpx.TransportError as error:
                 if last or not (repeatable or isinstance(error, NEVER_SENT)):
                     raise self._unreachable(error) from error
@@ -72,9 +99,9 @@ class Transport:
                     return response
                 if last or not repeatable or response.status_code not in BUSY:
                     raise api_error(response)
-                reason = f"status {response.status_code}"
-            pause = min(0.2 * 2**attempt, 5.0) * random.uniform(0.75, 1.25)
-            log.debug("%s %s: %s; again in %.1f s", method, path, reason, pause)
+                reason = f"{response.request.method} {response.request.url}: status {response.status_code}"
+            pause = min(0.2 * 2**number, 5.0) * random.uniform(0.75, 1.25)
+            log.debug("%s; again in %.1f s", reason, pause)
             time.sleep(pause)
         raise AssertionError("the last attempt returns or raises")
 

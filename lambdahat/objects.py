@@ -107,12 +107,16 @@ class Progress(Object):
 
 
 class Job(Resource):
-    """Measures and settings applied to a series. `error`: why it failed, else null."""
+    """Measures and settings applied to a series. `error`: why it failed, else null; `calibration`: how a pilot chose
+    the settings of the LLC, else null.
+    """
 
     series: str
     state: JobState
     settings: dict[str, Any]
     progress: Progress
+    plan: dict[str, Any] | None = None
+    calibration: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
     created_at: datetime
     started_at: datetime | None = None
@@ -137,13 +141,20 @@ class CurveQuantity(Quantity):
     verdict: str = "ok"
 
 
+class ResultQuantity(Quantity):
+    """A quantity of a result, and whether to believe it: its own verdict, or else the result's."""
+
+    verdict: str = "ok"
+    reason: str = ""
+
+
 class Result(Object):
     """What one measure found at one checkpoint. `draws`: SHA-256 of the file with the draws, if kept."""
 
     checkpoint: str
     step: int
     measure: str
-    quantities: dict[str, Quantity]
+    quantities: dict[str, ResultQuantity]
     details: dict[str, Any]
     verdict: str
     reason: str

@@ -73,6 +73,14 @@ PANELS = (
 )
 
 
+def check_picture(path: str | Path) -> Path:
+    """The path of a picture. Raises: LambdahatError if its name is of no kind that can be drawn."""
+    path = Path(path)
+    if path.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise LambdahatError(f"can't draw into '{path.name}'", "give it a name that ends in .png, .svg or .pdf")
+    return path
+
+
 def draw(curve: "Curve", transitions: "Sequence[Stage]", path: str | Path, title: str = "") -> Path:
     """Draw a curve with its transitions into a file: PNG, SVG or PDF, by the name's end. Returns the path.
 
@@ -80,9 +88,7 @@ def draw(curve: "Curve", transitions: "Sequence[Stage]", path: str | Path, title
     a cross at the foot marks a step without a finite number.
     Raises: LambdahatError if there is nothing to draw.
     """
-    path = Path(path)
-    if path.suffix.lower() not in (".png", ".svg", ".pdf"):
-        raise LambdahatError(f"can't draw into '{path.name}'", "give it a name that ends in .png, .svg or .pdf")
+    path = check_picture(path)
     panels = [panel for panel in PANELS if any(curve.column(quantity) for quantity, _, _ in panel.lines)]
     if not panels:
         raise LambdahatError(f"series '{curve.series}' has no curve yet", "run a job on it: lambdahat run SERIES")

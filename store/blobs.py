@@ -2,9 +2,11 @@
 
 import hashlib
 import os
+import shutil
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -38,19 +40,50 @@ class BlobStore:
                 upload.write(chunk)
             return upload.keep(sha256)
 
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A path for a folder of files to `adopt`, on the blobs' own disk. Its writer makes it; it goes at the end."""
+        folder = self._new_upload()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def adopt(self, path: Path) -> tuple[str, int]:
+        """Make a file of `scratch` a blob, without a copy: (SHA-256 as hex, size)."""
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            size = os.fstat(file.fileno()).st_size
+            os.fsync(file.fileno())
+        self.move_in(path, sha256)
+        return sha256, size
+
+    def move_in(self, path: Path, sha256: str) -> None:
+        """Give a synced file its name."""
+        target = self.path(sha256)
+        _make_folder(target.parent, self.root)
+        path.replace(target)
+        _sync_folder(target.parent)
+
     def upload(self, max_bytes: int) -> "Upload":
         """A file to write to, for who brings the chunks one by one."""
-        folder = self._uploads
-        folder.mkdir(parents=True, exist_ok=True)
-        return Upload(self, folder / f"{uuid.uuid4().hex}.tmp", max_bytes)
+        path = self._new_upload()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return Upload(self, path, max_bytes)
 
     def remove_abandoned(self, older_than_seconds: float) -> int:
         """Delete what killed processes left of uploads; how many there were."""
         limit = time.time() - older_than_seconds
         abandoned = [path for path in self._uploads.glob("*.tmp") if path.stat().st_mtime < limit]
         for path in abandoned:
-            path.unlink(missing_ok=True)
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
         return len(abandoned)
+
+    def _new_upload(self) -> Path:
+        return self._uploads / f"{uuid.uuid4().hex}.tmp"
 
     @property
     def _uploads(self) -> Path:
@@ -87,10 +120,7 @@ class Upload:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
-        target = self._store.path(sha256)
-        _make_folder(target.parent, self._store.root)
-        self._path.replace(target)
-        _sync_folder(target.parent)
+        self._store.move_in(self._path, sha256)
         return self._size
 
     def discard(self) -> None:

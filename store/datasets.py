@@ -1,12 +1,16 @@
 """Data sets: described once, when they are posted."""
 
+from pydantic import TypeAdapter
 from sqlalchemy.orm import Session
 
-from llc.data import describe, num_samples, read_arrays
+from llc.data import ArrayInfo, describe, num_samples, read_arrays
+from llc.models import MODEL_SPEC
 from store import uploads
 from store.blobs import BlobStore
 from store.ids import new_id
-from store.tables import Dataset
+from store.tables import Dataset, Model
+
+_ARRAYS = TypeAdapter(dict[str, ArrayInfo])
 
 
 def create_dataset(session: Session, blobs: BlobStore, tenant_id: str, name: str, sha256: str) -> Dataset:
@@ -25,3 +29,8 @@ def create_dataset(session: Session, blobs: BlobStore, tenant_id: str, name: str
     session.add(dataset)
     session.flush()
     return dataset
+
+
+def check_fits(model: Model, dataset: Dataset) -> None:
+    """Refuse a data set that the model can't be evaluated on. Raises: InputError."""
+    MODEL_SPEC.validate_python(model.spec).check_data(_ARRAYS.validate_python(dataset.arrays))

@@ -13,9 +13,13 @@ from sqlalchemy import RowMapping, insert, select, text, update
 from sqlalchemy.orm import Session
 
 from llc.errors import InputError
-from llc.settings import JobSettings
+from llc.models import MODEL_SPEC
+from llc.patterns import matching
+from llc.settings import AutoLLCSettings, JobSettings, LLCSettings, MeasureSettings
+from store.datasets import check_fits
 from store.ids import new_id
-from store.tables import JOB_STATES, Checkpoint, Event, Job, Model, Series, Shard
+from store.owned import find
+from store.tables import JOB_STATES, Checkpoint, Dataset, Event, Job, Model, Series, Shard
 
 ENDED = ("succeeded", "failed", "cancelled")
 NEVER = datetime(9999, 1, 1, tzinfo=UTC)  # psycopg can't read PostgreSQL's 'infinity'
@@ -33,7 +37,10 @@ class Progress:
 
 
 def create_job(session: Session, tenant_id: str, series: Series, settings: JobSettings) -> Job:
-    """A job over all checkpoints that the series has now, cut into shards. Raises: InputError `empty_series`."""
+    """A job over all checkpoints that the series has now, cut into shards.
+
+    Raises: InputError `empty_series`, or for a refinement that doesn't fit; NotFoundError for its data set.
+    """
     checkpoint_ids = session.scalars(
         select(Checkpoint.id).where(Checkpoint.series_id == series.id).order_by(Checkpoint.step)
     ).all()
@@ -41,12 +48,17 @@ def create_job(session: Session, tenant_id: str, series: Series, settings: JobSe
         raise InputError(
             "empty_series", f"series '{series.id}' has no checkpoints", "post its checkpoints first, then the job"
         )
+    model = session.scalars(select(Model).where(Model.id == series.model_id)).one()
+    _check_refinements(session, tenant_id, model, settings.measures.llc)
     job = Job(id=new_id("job"), tenant_id=tenant_id, series_id=series.id, settings=settings.model_dump(mode="json"))
+    # The same job again gives the same numbers, to the last bit.
+    same = Job.series_id == series.id, Job.settings == job.settings, Job.plan.is_not(None)
+    job.plan = session.scalars(select(Job.plan).where(*same).order_by(Job.id.desc()).limit(1)).first()
     session.add(job)
     session.flush()
-    num_parameters = session.scalars(select(Model.num_parameters).where(Model.id == series.model_id)).one()
-    size = settings.shard_size(num_parameters)
+    size = settings.shard_size(model.num_parameters)
     shards = [checkpoint_ids[start : start + size] for start in range(0, len(checkpoint_ids), size)]
+    pilot = settings.measures.llc if isinstance(settings.measures.llc, AutoLLCSettings) else None
     session.execute(
         insert(Shard),
         [
@@ -59,10 +71,23 @@ def create_job(session: Session, tenant_id: str, series: Series, settings: JobSe
                 "checkpoint_ids": list(ids),
                 "work_total": len(ids) * settings.measures.work,
             }
+            | ({"run_at": NEVER} if pilot else {})  # which `calibrated` brings forward
             for ordinal, ids in enumerate(shards)
         ],
     )
-    # The stages are read when every checkpoint is done: `_settle` brings their time forward.
+    if pilot:
+        chosen = [checkpoint_ids[i] for i in pilot.pilot(len(checkpoint_ids))]
+        session.execute(
+            insert(Shard).values(
+                id=new_id("shd"),
+                job_id=job.id,
+                ordinal=len(shards) + 1,
+                kind="calibrate",
+                queue=settings.device,
+                checkpoint_ids=chosen,
+            )
+        )
+    # The stages are read when every checkpoint is done: `settle` brings their time forward.
     session.execute(
         insert(Shard).values(
             id=new_id("shd"), job_id=job.id, ordinal=len(shards), kind="stages", checkpoint_ids=[], run_at=NEVER
@@ -71,6 +96,17 @@ def create_job(session: Session, tenant_id: str, series: Series, settings: JobSe
     event(session, job.id, "job.queued", {"checkpoints": len(checkpoint_ids), "shards": len(shards)})
     session.refresh(job)
     return job
+
+
+def _check_refinements(session: Session, tenant_id: str, model: Model, llc: object) -> None:
+    """Refuse weights that the model doesn't have, and data sets that it can't be evaluated on."""
+    if not isinstance(llc, LLCSettings) or not llc.refined:
+        return
+    for dataset_id in llc.datasets:
+        check_fits(model, find(session, Dataset, tenant_id, dataset_id))
+    layout = MODEL_SPEC.validate_python(model.spec).layout()
+    for refinement in llc.refined.values():
+        list(matching(layout, refinement.weights or ()))
 
 
 def request_cancel(session: Session, job: Job) -> None:
@@ -83,7 +119,7 @@ def request_cancel(session: Session, job: Job) -> None:
     session.execute(
         text(
             "UPDATE shards SET state = 'cancelled', finished_at = now()"
-            " WHERE job_id = :job AND state = 'queued' AND kind = 'measure'"
+            " WHERE job_id = :job AND state = 'queued' AND kind <> 'stages'"
         ),
         {"job": job.id},
     )
@@ -136,12 +172,39 @@ def is_cancelled(session: Session, job_id: str) -> bool:
     return session.scalar(select(Job.cancel_requested_at).where(Job.id == job_id)) is not None
 
 
+def calibrated(session: Session, job_id: str, measures: MeasureSettings, report: dict[str, Any]) -> None:
+    """A pilot has chosen: keep its settings and its report, and let the measuring begin. The job's row is locked."""
+    job = session.scalars(select(Job).where(Job.id == job_id)).one()
+    settings = JobSettings.model_validate(job.settings).model_copy(update={"measures": measures})
+    job.settings, job.calibration = settings.model_dump(mode="json"), report
+    job.plan = None  # that of the pilot: what it has chosen may need another
+    session.flush()
+    session.execute(
+        text(
+            "UPDATE shards SET run_at = now(), work_total = jsonb_array_length(checkpoint_ids) * :work"
+            " WHERE job_id = :job AND kind = 'measure' AND state = 'queued' AND run_at = :never"
+        ),
+        {"job": job_id, "work": settings.measures.work, "never": NEVER},
+    )
+    event(session, job_id, "job.calibrated", {"llc": settings.model_dump(mode="json")["measures"]["llc"]})
+
+
+_GIVE_UP_MEASURING = text(
+    """
+    UPDATE shards SET state = 'cancelled', finished_at = now()
+    WHERE job_id = :job AND kind = 'measure' AND state = 'queued'
+      AND EXISTS (SELECT 1 FROM shards p WHERE p.job_id = :job AND p.kind = 'calibrate' AND p.state = 'failed')
+    """
+)
+
+
 def settle(session: Session, job_id: str) -> None:
     """Once nothing of a job waits or runs: bring on its stages, or end it. The job's row is locked."""
+    session.execute(_GIVE_UP_MEASURING, {"job": job_id})
     shards = session.execute(select(Shard.kind, Shard.state, Shard.error).where(Shard.job_id == job_id)).all()
     measured = [shard.state for shard in shards if shard.kind == "measure"]
     last = next(shard.state for shard in shards if shard.kind == "stages")
-    if any(state not in ENDED for state in measured) or last == "running":
+    if any(shard.state not in ENDED for shard in shards if shard.kind != "stages") or last == "running":
         return
     cancelled = is_cancelled(session, job_id)
     if last == "queued":

@@ -16,8 +16,8 @@ from sqlalchemy import BindParameter, bindparam, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
-from llc.settings import JobSettings
-from store.jobs import event, is_cancelled, lock, settle
+from llc.settings import JobSettings, MeasureSettings
+from store.jobs import calibrated, event, is_cancelled, lock, settle
 from store.tables import Shard
 
 MAX_BACKOFF_SECONDS = 60.0
@@ -107,20 +107,41 @@ def heartbeat(session: Session, lease: Lease, work_done: int, lease_seconds: flo
     return bool(row[0])
 
 
+def agree(session: Session, lease: Lease, plan: dict[str, Any]) -> dict[str, Any]:
+    """The plan of all shards of the job, in every attempt: this one, if it is the first. Raises: LeaseLostError."""
+    agreed = session.scalar(
+        text(
+            """
+            UPDATE jobs j
+            SET plan = coalesce(j.plan, :plan)
+            FROM shards s
+            WHERE s.id = :shard AND s.fence = :fence AND s.state = 'running' AND j.id = s.job_id
+            RETURNING j.plan
+            """
+        ).bindparams(_jsonb("plan")),
+        {"shard": lease.shard_id, "fence": lease.fence, "plan": plan},
+    )
+    if agreed is None:
+        raise LeaseLostError(lease.shard_id)
+    return agreed
+
+
 def finish(
     session: Session,
     lease: Lease,
     results: Sequence[dict[str, Any]] = (),
     stages: Sequence[dict[str, Any]] = (),
     blobs: dict[str, int] | None = None,
+    calibration: dict[str, Any] | None = None,
 ) -> None:
     """End a shard with what it found: one statement ends it and inserts, or does neither.
 
     results, stages: rows of those tables without the ids that the lease gives; blobs: sha256 → size of the artefacts
-    that results refer to, already on disk. Raises: LeaseLostError; nothing is written then.
+    that results refer to, already on disk; calibration: {measures, report} of a pilot. Raises: LeaseLostError;
+    nothing is written then.
     """
     lock(session, lease.job_id)
-    for sha256, size in (blobs or {}).items():
+    for sha256, size in sorted((blobs or {}).items()):  # in one order, so that nobody waits in a ring
         session.execute(
             text("INSERT INTO blobs (sha256, size) VALUES (:sha256, :size) ON CONFLICT DO NOTHING"),
             {"sha256": sha256, "size": size},
@@ -161,6 +182,9 @@ def finish(
     ).scalar_one()
     if not ended:
         raise LeaseLostError(lease.shard_id)
+    if calibration is not None:
+        measures = MeasureSettings.model_validate(calibration["measures"])
+        calibrated(session, lease.job_id, measures, calibration["report"])
     event(session, lease.job_id, "shard.succeeded", {"shard": lease.shard_id, "attempt": lease.attempt})
     settle(session, lease.job_id)
 

@@ -15,6 +15,11 @@ Owned = TypeVar("Owned", Dataset, Model, Series, Job)
 _ID = re.compile(r"[a-z]{3}_[0-9a-f]{32}")
 
 
+def is_id(text: str) -> bool:
+    """Whether this may be an id: anything else need not, or can't, be asked of the database."""
+    return _ID.fullmatch(text) is not None
+
+
 def find(
     session: Session, table: type[Owned], tenant_id: str, row_id: str, lock: Literal["keep", "delete"] | None = None
 ) -> Owned:
@@ -22,7 +27,7 @@ def find(
     it, and they everybody. Raises: NotFoundError.
     """
     row = None
-    if _ID.fullmatch(row_id):
+    if is_id(row_id):
         query = select(table).where(table.id == row_id, table.tenant_id == tenant_id)
         if lock is not None:
             query = query.with_for_update(read=lock == "keep", key_share=lock == "keep")

@@ -8,6 +8,8 @@ from sqlalchemy.orm import Session
 
 from llc.errors import InputError
 from llc.settings import MeasureSettings
+from store.errors import NotFoundError
+from store.owned import is_id
 from store.tables import Checkpoint, Event, Job, Result, Stage
 
 MEASURES = tuple(MeasureSettings.model_fields)
@@ -32,6 +34,21 @@ def results(session: Session, job_id: str, after: tuple[int, str] | None, limit:
     query = select(Result, Checkpoint.step).join(Checkpoint, Checkpoint.id == Result.checkpoint_id)
     query = query.where(Result.job_id == job_id).order_by(Checkpoint.step, Result.measure).limit(limit)
     return session.execute(query if after is None else query.where(key > after)).all()
+
+
+def draws(session: Session, job_id: str, checkpoint_id: str, measure: str) -> str:
+    """The SHA-256 of the draws behind a result. Raises: NotFoundError."""
+    sha256 = None
+    if is_id(checkpoint_id) and measure in MEASURES:
+        key = (Result.job_id == job_id, Result.checkpoint_id == checkpoint_id, Result.measure == measure)
+        sha256 = session.scalar(select(Result.draws).where(*key))
+    if sha256 is None:
+        raise NotFoundError(
+            f"file of draws of {measure[:100]} at checkpoint",
+            checkpoint_id[:100],
+            "the results say where there is one; draws are kept of finished checkpoints, unless keep_draws is 'none'",
+        )
+    return sha256
 
 
 def newest_job_with_results(session: Session, series_id: str) -> Job | None:

@@ -4,22 +4,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import TypeAdapter
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from llc.checkpoints import check_checkpoint
-from llc.data import ArrayInfo
 from llc.models import MODEL_SPEC
 from store import uploads
 from store.blobs import BlobStore
+from store.datasets import check_fits
 from store.errors import ConflictError
 from store.ids import new_id
 from store.owned import find
 from store.tables import Checkpoint, Dataset, Job, Model, Series
-
-_ARRAYS = TypeAdapter(dict[str, ArrayInfo])
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,7 @@ def create_series(
     """An empty series. Raises: NotFoundError; InputError if the model can't be evaluated on the data set."""
     model = find(session, Model, tenant_id, model_id)
     dataset = find(session, Dataset, tenant_id, dataset_id)
-    MODEL_SPEC.validate_python(model.spec).check_data(_ARRAYS.validate_python(dataset.arrays))
+    check_fits(model, dataset)
     series = Series(
         id=new_id("ser"), tenant_id=tenant_id, name=name, model_id=model_id, dataset_id=dataset_id, tags=tags
     )

@@ -99,7 +99,7 @@ class Blob(Base):
 
 
 class BlobOwner(Base):
-    """Who posted a blob. A tenant learns nothing of blobs it doesn't own."""
+    """Who posted a blob, or whose job made it. A tenant learns nothing of blobs it doesn't own."""
 
     __tablename__ = "blob_owners"
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id", ondelete="CASCADE"), primary_key=True)
@@ -163,13 +163,20 @@ class Checkpoint(Base):
 
 
 class Job(Base):
-    """Measures and settings (llc.settings.JobSettings) applied to a series."""
+    """Measures and settings (llc.settings.JobSettings) applied to a series.
+
+    calibration: how a pilot chose the settings of the LLC, which then stand in `settings`; null if they were given;
+    plan: how all shards send rows through the model (llc.planning), null until the first
+    has measured it, unless an earlier job was like this one.
+    """
 
     __tablename__ = "jobs"
     id: Mapped[str] = mapped_column(primary_key=True)
     tenant_id: Mapped[str] = _tenant()
     series_id: Mapped[str] = mapped_column(ForeignKey("series.id", ondelete="CASCADE"))
     settings: Mapped[JSON]
+    calibration: Mapped[JSON | None] = mapped_column(JSONB(none_as_null=True))
+    plan: Mapped[JSON | None] = mapped_column(JSONB(none_as_null=True))
     state: Mapped[str] = mapped_column(server_default="queued")
     cancel_requested_at: Mapped[datetime | None]
     error: Mapped[JSON | None] = mapped_column(JSONB(none_as_null=True))
@@ -180,9 +187,10 @@ class Job(Base):
 
 
 class Shard(Base):
-    """The unit of lease: checkpoints of a job that one process computes together, or the job's last act, its stages.
+    """The unit of lease: checkpoints of a job that one process computes together, or the job's first act, the pilot
+    that chooses settings, or its last, its stages.
 
-    kind 'measure' | 'stages'; the stages wait, with a run_at that never comes, until all others have ended.
+    kind 'calibrate' | 'measure' | 'stages'; whoever has to wait for others has a run_at that never comes until then.
     """
 
     __tablename__ = "shards"
@@ -192,7 +200,6 @@ class Shard(Base):
     kind: Mapped[str] = mapped_column(server_default="measure")
     queue: Mapped[str] = mapped_column(server_default="auto")
     checkpoint_ids: Mapped[list[str]]
-    plan: Mapped[JSON | None] = mapped_column(JSONB(none_as_null=True))
     state: Mapped[str] = mapped_column(server_default="queued")
     run_at: Mapped[datetime] = mapped_column(server_default=func.now())
     dispatched_at: Mapped[datetime | None]
@@ -208,7 +215,7 @@ class Shard(Base):
     finished_at: Mapped[datetime | None]
     __table_args__ = (
         _state_check(),
-        CheckConstraint("kind IN ('measure', 'stages')", name="kind"),
+        CheckConstraint("kind IN ('calibrate', 'measure', 'stages')", name="kind"),
         CheckConstraint("queue IN ('auto', 'cpu', 'gpu')", name="queue"),
         UniqueConstraint("job_id", "ordinal"),
         Index("ix_shards_due", "run_at", postgresql_where=text("state = 'queued'")),
@@ -219,7 +226,9 @@ class Shard(Base):
 class Result(Base):
     """What one measure of one job found at one checkpoint: exactly one row.
 
-    quantities: {quantity: {value, std_error}}, null where there is no finite number; details: what else there is.
+    quantities: {quantity: {value, std_error}}, null where there is no finite number, with a verdict and a reason where
+    these are not the measure's; details: what else there is;
+    draws: the file of `llc.draw_files`, if there is one.
     """
 
     __tablename__ = "results"

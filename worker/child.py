@@ -1,7 +1,8 @@
 """`python -m worker.child`: the mathematics, in a process of its own: killable, one thread, no database, no network.
 
 Requests come as lines of JSON on standard input, answers go as lines of JSON to standard output: `{"work": row-steps
-done}` now and then, and at the end `{"answer": ...}` or `{"error": {code, detail, hint}}`.
+done}` now and then, and at the end `{"answer": ...}` or `{"error": {code, detail, hint}}`. A request whose job has no
+plan yet is answered with `{"plan": ...}` first, and goes on with the one that comes back, which all its shards share.
 """
 
 import ctypes
@@ -14,7 +15,15 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # torch comes with it
+    from torch import Tensor
+
+    from llc.ensemble import Plan
+    from llc.measures import Measurement, Quantity
+    from llc.objective import ModelObjective
+    from llc.settings import MeasureSettings
 
 REPORT_SECONDS = 0.2
 PR_SET_PDEATHSIG = 1
@@ -41,36 +50,101 @@ def main() -> None:
         answers.write(json.dumps(finite(answer), allow_nan=False) + "\n")
 
 
-def measure(request: dict[str, Any], report: Callable[[int], None]) -> list[dict[str, Any]]:
-    """Every measure at every checkpoint: [{checkpoint_id, measure, quantities, details, verdict, reason}]."""
+def measure(request: dict[str, Any], report: "Reporter") -> list[dict[str, Any]]:
+    """Every measure at every checkpoint: [{checkpoint_id, measure, quantities, details, verdict, reason, draws}].
+
+    draws: the name of a file in the request's folder `scratch`, or null.
+    """
+    from llc.data import read_arrays
+    from llc.evaluate import evaluate
+    from llc.objective import ModelObjective
+    from llc.settings import MeasureSettings
+
+    objective, anchors = load(request)
+    settings = MeasureSettings.model_validate(request["measures"])
+    plan = agree(request, objective, anchors, settings, report)
+    others = {
+        name: ModelObjective(objective.model, read_arrays(Path(path)), objective.device)
+        for name, path in request["datasets"].items()
+    }
+    found = evaluate(objective, anchors, settings, report, others, plan)
+    scratch = Path(request["scratch"])
+    scratch.mkdir(parents=True, exist_ok=True)
+    return [
+        result(checkpoint["id"], name, measurement, scratch)
+        for checkpoint, measurements in zip(request["checkpoints"], found, strict=True)
+        for name, measurement in measurements.items()
+    ]
+
+
+def load(request: dict[str, Any]) -> tuple["ModelObjective", "Tensor"]:
+    """The objective, and the checkpoints as rows (checkpoints, d)."""
     import numpy as np
     import torch
 
     from llc.checkpoints import read_parameters
     from llc.data import read_arrays
-    from llc.evaluate import evaluate
     from llc.models import MODEL_SPEC
     from llc.objective import ModelObjective
-    from llc.settings import MeasureSettings
 
     model = MODEL_SPEC.validate_python(request["model"])
     device = "cuda" if request["gpu"] else "cpu"
     objective = ModelObjective(model, read_arrays(Path(request["dataset"])), device)
     paths = [Path(checkpoint["path"]) for checkpoint in request["checkpoints"]]
     anchors = torch.from_numpy(np.stack([read_parameters(path, model.layout()) for path in paths])).to(device)
-    found = evaluate(objective, anchors, MeasureSettings.model_validate(request["measures"]), report)
-    return [
-        {
-            "checkpoint_id": checkpoint["id"],
-            "measure": name,
-            "quantities": {key: dataclasses.asdict(quantity) for key, quantity in measurement.quantities.items()},
-            "details": measurement.details,
-            "verdict": measurement.verdict.name,
-            "reason": measurement.verdict.reason,
-        }
-        for checkpoint, measurements in zip(request["checkpoints"], found, strict=True)
-        for name, measurement in measurements.items()
-    ]
+    return objective, anchors
+
+
+def calibrate(request: dict[str, Any], report: "Reporter") -> list[dict[str, Any]]:
+    """Settings chosen by a pilot on these checkpoints: [{measures, report}]."""
+    from llc.evaluate import calibrated
+    from llc.settings import MeasureSettings
+
+    objective, anchors = load(request)
+    settings = MeasureSettings.model_validate(request["measures"])
+    plan = agree(request, objective, anchors, settings, report)
+    measures, found = calibrated(objective, anchors, settings, report, plan)
+    return [{"measures": measures.model_dump(mode="json"), "report": found}]
+
+
+def agree(
+    request: dict[str, Any],
+    objective: "ModelObjective",
+    anchors: "Tensor",
+    settings: "MeasureSettings",
+    report: "Reporter",
+) -> "Plan":
+    """The job's plan; measured here if it has none yet."""
+    from llc.planning import choose_plan, read_plan
+
+    agreed = request["plan"] or report.agree(choose_plan(objective, anchors, settings.llc).report())
+    return read_plan(agreed)
+
+
+def result(checkpoint_id: str, name: str, measurement: "Measurement", scratch: Path) -> dict[str, Any]:
+    """A row of `results`; the draws go to a file."""
+    from llc.draw_files import write_draws
+
+    file = None
+    if measurement.draws is not None:
+        file = f"{checkpoint_id}.{name}"
+        write_draws(measurement.draws, scratch / file)
+    return {
+        "checkpoint_id": checkpoint_id,
+        "measure": name,
+        "quantities": {key: shown(quantity) for key, quantity in measurement.quantities.items()},
+        "details": measurement.details,
+        "verdict": measurement.verdict.name,
+        "reason": measurement.verdict.reason,
+        "draws": file,
+    }
+
+
+def shown(quantity: "Quantity") -> dict[str, Any]:
+    """{value, std_error}, with a verdict and a reason where it has its own."""
+    own = quantity.verdict
+    about = {} if own is None else {"verdict": own.name, "reason": own.reason}
+    return {"value": quantity.value, "std_error": quantity.std_error} | about
 
 
 def stages(request: dict[str, Any], report: Callable[[int], None]) -> list[dict[str, Any]]:
@@ -91,7 +165,7 @@ def stages(request: dict[str, Any], report: Callable[[int], None]) -> list[dict[
     return [dataclasses.asdict(stage) for stage in found]
 
 
-RUN = {"measure": measure, "stages": stages}
+RUN = {"calibrate": calibrate, "measure": measure, "stages": stages}
 
 
 class Reporter:
@@ -107,6 +181,14 @@ class Reporter:
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + REPORT_SECONDS
             self._answers.write(json.dumps({"work": self._done}) + "\n")
+
+    def agree(self, plan: dict[str, Any]) -> dict[str, Any]:
+        """Propose a plan; the one to go on with."""
+        self._answers.write(json.dumps({"plan": plan}) + "\n")
+        line = sys.stdin.readline()
+        if not line:
+            sys.exit()
+        return json.loads(line)["plan"]
 
 
 def finite(value: Any) -> Any:

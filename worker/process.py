@@ -71,21 +71,23 @@ class ChildProcess:
         self._process.wait()
         for reader in self._readers:
             reader.join()
-        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
-            if stream:
-                stream.close()
+        if self._process.stdin:
+            self._process.stdin.close()
 
     def _read_answers(self) -> None:
         assert self._process.stdout
-        for line in self._process.stdout:
-            self._lines.put(line)
+        with self._process.stdout as lines:
+            for line in lines:
+                self._lines.put(line)
         self._lines.put("")
+        self._process.wait()  # one that was dismissed leaves no zombie
 
     def _read_errors(self) -> None:
         assert self._process.stderr
-        for line in self._process.stderr:
-            sys.stderr.write(line)
-            self._words.append(line)
+        with self._process.stderr as lines:
+            for line in lines:
+                sys.stderr.write(line)
+                self._words.append(line)
 
     def _last_words(self) -> str:
         status = self._process.wait()

@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy.exc import OperationalError
@@ -57,8 +58,9 @@ class Supervisor:
             self._gpus.put(gpu)
 
     def stop(self) -> None:
-        """Give back what runs, to be taken by another worker at once, and let idle children go."""
+        """Give back what runs, to be taken by another worker at once; let idle children and connections go."""
         self._stopping.set()
+        self._engine.dispose()
         while True:
             try:
                 self._idle.get_nowait().dismiss()
@@ -71,8 +73,14 @@ class Supervisor:
             lease = leases.claim(session, shard_id, self._owner, self._settings.lease_seconds)
         if lease is None:
             return
+        with self._blobs.scratch() as scratch:
+            self._run(lease, scratch)
+
+    def _run(self, lease: Lease, scratch: Path) -> None:
+        """Compute, and say how it ended. scratch: where the child may leave files."""
         try:
-            answer = self._compute(lease)
+            answer = self._compute(lease, scratch)
+            blobs = self._adopt(answer, scratch)
         except LeaseLostError:
             log.warning("shard %s: the lease (fence %d) is lost", lease.shard_id, lease.fence)
         except _CancelledError:
@@ -85,18 +93,31 @@ class Supervisor:
         except ChildDiedError as error:
             words = {"code": "child_died", "detail": str(error)}
             self._write(lease, lambda session: leases.fail(session, lease, words))
+        except OSError as error:
+            words = {"code": "worker_failed", "detail": f"a file could not be read or written: {error}"}
+            self._write(lease, lambda session: leases.fail(session, lease, words))
         else:
             stages = [_stage_row(i, row) for i, row in enumerate(answer)] if lease.kind == "stages" else []
             results = answer if lease.kind == "measure" else []
-            self._write(lease, lambda session: leases.finish(session, lease, results, stages))
+            calibration = answer[0] if lease.kind == "calibrate" else None
+            self._write(lease, lambda session: leases.finish(session, lease, results, stages, blobs, calibration))
 
-    def _compute(self, lease: Lease) -> list[dict[str, Any]]:
+    def _adopt(self, answer: list[dict[str, Any]], scratch: Path) -> dict[str, int]:
+        """Make the files that the rows of an answer name blobs, and name those instead: {SHA-256: size}."""
+        blobs: dict[str, int] = {}
+        for row in answer:
+            if row.get("draws") is not None:
+                sha256, size = self._blobs.adopt(scratch / Path(row["draws"]).name)
+                row["draws"], blobs[sha256] = sha256, size
+        return blobs
+
+    def _compute(self, lease: Lease, scratch: Path) -> list[dict[str, Any]]:
         """The child's answer, with heartbeats while it works."""
         with Session(self._engine) as session:
             request = work.request(session, lease, self._blobs)
         child = self._child()
         try:
-            child.send(request | {"gpu": child.gpu is not None})
+            child.send(request | {"gpu": child.gpu is not None, "scratch": str(scratch)})
             answer = self._watch(lease, child)
         except BaseException:
             self._end(child)
@@ -115,9 +136,22 @@ class Supervisor:
             done = message.get("work", done)
             if self._stopping.is_set():
                 raise _StoppingError
+            if "plan" in message:
+                child.send({"plan": self._agree(lease, message["plan"])})
             if time.monotonic() >= next_heartbeat:
                 self._heartbeat(lease, done)
                 next_heartbeat = time.monotonic() + self._settings.heartbeat_seconds
+
+    def _agree(self, lease: Lease, plan: dict[str, Any]) -> dict[str, Any]:
+        """The job's plan, however long the database is away."""
+        while True:
+            try:
+                with Session(self._engine) as session, session.begin():
+                    return leases.agree(session, lease, plan)
+            except OperationalError as error:
+                log.warning("shard %s: trying again to agree on a plan: %s", lease.shard_id, error)
+                if self._stopping.wait(WRITE_AGAIN_SECONDS):
+                    raise _StoppingError from None
 
     def _heartbeat(self, lease: Lease, done: int) -> None:
         try:

@@ -6,6 +6,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from llc.errors import InputError
+from llc.settings import LLCSettings
 from store.blobs import BlobStore
 from store.leases import Lease
 from store.tables import Checkpoint, Dataset, Job, Model, Result, Series
@@ -33,12 +34,23 @@ def request(session: Session, lease: Lease, blobs: BlobStore) -> dict[str, Any]:
         select(Checkpoint.id, Checkpoint.blob).where(Checkpoint.id.in_(lease.checkpoint_ids)).order_by(Checkpoint.step)
     ).all()
     return {
-        "kind": "measure",
+        "kind": lease.kind,
         "model": model,
         "dataset": _path(blobs, dataset, "the data set"),
+        "datasets": _others(session, lease, blobs),
         "checkpoints": [{"id": row.id, "path": _path(blobs, row.blob, f"checkpoint '{row.id}'")} for row in found],
+        "plan": session.scalars(select(Job.plan).where(Job.id == lease.job_id)).one(),
         "measures": lease.settings.measures.model_dump(mode="json"),
     }
+
+
+def _others(session: Session, lease: Lease, blobs: BlobStore) -> dict[str, str]:
+    """The files of the data sets that refined LLCs name, by their ids."""
+    llc = lease.settings.measures.llc
+    wanted = llc.datasets if isinstance(llc, LLCSettings) else []
+    query = select(Dataset.id, Dataset.blob).join(Job, Job.tenant_id == Dataset.tenant_id)
+    found = session.execute(query.where(Job.id == lease.job_id, Dataset.id.in_(wanted)))
+    return {row.id: _path(blobs, row.blob, f"data set '{row.id}'") for row in found}
 
 
 def _curve(session: Session, job_id: str) -> dict[str, list[Any]]:

@@ -75,9 +75,14 @@ def new_series(**body: Any) -> Callable[[Ready], httpx.Response]:
     return send
 
 
+def model_of(**spec: Any) -> Callable[[Ready], httpx.Response]:
+    """Post a model with this specification."""
+    return lambda ready: ready.lab.post("/v1/models", json={"name": "bad", "spec": spec})
+
+
 def new_model(**spec: Any) -> Callable[[Ready], httpx.Response]:
     """Post a model with these fields in its specification, else good ones."""
-    return lambda ready: ready.lab.post("/v1/models", json={"name": "bad", "spec": {**SPEC, **spec}})
+    return model_of(**{**SPEC, **spec})
 
 
 def raw(path: str, body: bytes, content_type: str = "application/json") -> Callable[[Ready], httpx.Response]:
@@ -104,6 +109,15 @@ def data_of(**arrays: Any) -> bytes:
 
 TRANSPOSED = np.ones((3, 4), np.float32)
 NAN = np.full((4,), np.nan, np.float32)
+TRANSFORMER = {
+    "family": "transformer",
+    "vocabulary_size": 5,
+    "context_length": 3,
+    "d_model": 4,
+    "num_layers": 1,
+    "num_heads": 2,
+    "d_mlp": 0,
+}
 UNKNOWN = "01900000000070008000000000000000"
 STRANGER = "0" * 64
 
@@ -167,6 +181,13 @@ FIELDS = [
     Case("huge width", new_model(widths=[3, 10**9, 2])),
     Case("too large a model", new_model(widths=[10**6, 10**6]), "model_too_large"),
     Case("unknown activation", new_model(activation="sine")),
+    Case("a loss of sequences", new_model(loss="next_token_cross_entropy"), names="loss"),
+    Case("field of another family", new_model(d_model=4), names="d_model"),
+    Case("heads that don't divide", model_of(**TRANSFORMER | {"num_heads": 3}), names="no multiple of num_heads 3"),
+    Case("one token", model_of(**TRANSFORMER | {"context_length": 1}), names="context_length"),
+    Case("no field d_mlp", model_of(**{k: v for k, v in TRANSFORMER.items() if k != "d_mlp"}), names="d_mlp"),
+    Case("classes of an autoencoder", model_of(family="tms", num_features=3, loss="cross_entropy"), names="loss"),
+    Case("no features", model_of(family="tms", num_features=0), names="num_features"),
 ]
 
 CHECKPOINTS = "/v1/series/SERIES/checkpoints"
@@ -233,6 +254,14 @@ def test_it_is_refused_and_leaves_nothing(ready: Ready, case: Case) -> None:
             "tokens_out_of_range",
         ),
         ({"family": "deep_linear", "widths": [3, 2]}, {}, "wrong_targets"),
+        (TRANSFORMER, {}, "wrong_inputs"),
+        (TRANSFORMER, {"x": np.zeros((8, 4), np.int64)}, "wrong_inputs"),
+        (TRANSFORMER, {"x": np.full((8, 3), 5, np.int64)}, "tokens_out_of_range"),
+        (TRANSFORMER, {"x": None}, "missing_array"),
+        ({**TRANSFORMER, "loss": "cross_entropy"}, {"x": np.zeros((8, 3), np.int64), "y": None}, "missing_array"),
+        ({"family": "tms", "num_features": 4}, {}, "wrong_inputs"),
+        ({"family": "tms", "num_features": 3}, {"x": np.zeros((8, 3), np.int64)}, "wrong_inputs"),
+        ({"family": "tms", "num_features": 3}, {"x": None}, "missing_array"),
     ],
 )
 def test_a_model_must_fit_its_data(lab: Lab, spec: dict[str, Any], arrays: dict[str, Any], code: str) -> None:

@@ -4,6 +4,8 @@ import csv
 import io
 from typing import Any
 
+import httpx
+import numpy as np
 import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -110,6 +112,44 @@ def test_a_job_of_nothing_is_refused(lab: Lab) -> None:
     assert lab.everything() == before
 
 
+def post_with(lab: Lab, series: str, **llc: Any) -> httpx.Response:
+    return lab.post("/v1/jobs", json={"series": series, "measures": {"loss": None, "llc": llc}})
+
+
+@pytest.mark.parametrize(
+    ("pattern", "code"),
+    [
+        ("layers.7.*", "no_such_parameter"),
+        ("layers.0.weight[0:2, 0, 0]", "bad_pattern"),
+        ("layers.*[9]", "bad_pattern"),
+    ],
+)
+def test_weights_that_the_model_does_not_have_are_refused(lab: Lab, series: str, pattern: str, code: str) -> None:
+    before = lab.everything()
+    refined = {"good": {"weights": ["layers.0.weight[0:2, :]"]}, "bad": {"weights": ["layers.0.bias", pattern]}}
+    assert refused(post_with(lab, series, refined=refined), 422, code)["hint"]
+    assert lab.everything() == before
+
+
+def test_refinements_look_at_ones_own_data_sets_if_they_fit(lab: Lab, other_lab: Lab, series: str) -> None:
+    def post(dataset: str) -> httpx.Response:
+        return post_with(lab, series, refined={"a": {"dataset": dataset}})
+
+    assert post(lab.dataset()).status_code == 202
+    wide = {"x": np.zeros((4, 5), np.float32), "y": np.zeros(4, np.int64)}
+    refused(post(lab.dataset(wide)), 422, "wrong_inputs")
+    refused(post(other_lab.dataset()), 404, "not_found")
+    refused(post("dst_" + 32 * "0"), 404, "not_found")
+    refused(post("nonsense"), 404, "not_found")
+
+
+def test_work_counts_every_row(lab: Lab, series: str) -> None:
+    refined = {"a": {"weights": ["*"]}, "b": {"weights": ["*"]}}
+    plain = post_with(lab, series).json()["progress"]["total"]
+    more = post_with(lab, series, refined=refined, scales=[{"nbeta": 3, "gamma": 2}])
+    assert more.json()["progress"]["total"] == 4 * plain
+
+
 def test_a_cancelled_job_ends_and_can_be_cancelled_again(lab: Lab, series: str) -> None:
     job = lab.job(series)
     response = lab.post(f"/v1/jobs/{job}/cancel")
@@ -142,7 +182,8 @@ def test_a_finished_job_has_results(lab: Lab, series: str) -> None:
     found = [row for page in pages for row in page["data"]]
     assert [(row["step"], row["measure"]) for row in found] == [(s, m) for s in STEPS for m in ("llc", "loss")]
     diverged = found[2]
-    assert diverged["quantities"] == {"llc": {"value": None, "std_error": 0.5}}
+    health = {"verdict": "diverged", "reason": "the chains left"}
+    assert diverged["quantities"] == {"llc": {"value": None, "std_error": 0.5, **health}}
     assert (diverged["verdict"], diverged["reason"]) == ("diverged", "the chains left")
     assert diverged["details"] == {"draws": [1, 2]}
     assert diverged["checkpoint"].startswith("ckp_")

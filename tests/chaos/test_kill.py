@@ -37,7 +37,7 @@ def undisturbed(client: lambdahat.Client, series: Series) -> dict[tuple[int, str
 def found(client: lambdahat.Client, job: Job) -> dict[tuple[int, str], Any]:
     """(step, measure) → everything that was measured there, once."""
     results: list[Result] = list(client.results(job))
-    numbers = {(result.step, result.measure): (result.quantities, result.details, result.verdict) for result in results}
+    numbers = {(r.step, r.measure): (r.quantities, r.details, r.verdict, r.draws) for r in results}
     assert len(numbers) == len(results) == CHECKPOINTS * len(MEASURES)
     return numbers
 
@@ -49,7 +49,7 @@ def test_shards_and_added_chains_change_no_number(
     more = {**MEASURES, "llc": {**MEASURES["llc"], "num_chains": 5}}
     with_a_chain = client.wait(client.run(series, more, checkpoints_per_shard=3), timeout=120)
     for job in (together, with_a_chain):
-        for (step, measure), (quantities, details, _) in found(client, job).items():
+        for (step, measure), (quantities, details, *_) in found(client, job).items():
             if measure == "llc":
                 one_percent = 0.01 * undisturbed[step, "llc"][0]["llc"].std_error
                 chains = undisturbed[step, "llc"][1]["per_chain"]

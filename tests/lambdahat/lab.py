@@ -1,6 +1,7 @@
 """A tenant of the real service, with things to post, and the part of a worker: results through the job protocol."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,11 @@ from sqlalchemy.orm import Session
 
 from lambdahat import Client
 from lambdahat.objects import Job, Series
+from llc.draw_files import KeptDraws, write_draws
+from llc.draws import Draws
+from llc.settings import LLCSettings
 from store import keys, leases, tenants
+from store.blobs import BlobStore
 from store.ids import new_id
 from store.tables import Checkpoint, Shard
 from tests.lambdahat import curves
@@ -67,6 +72,37 @@ def work(engine: Engine, job: Job, shards: int | None = None) -> None:
                 leases.finish(session, lease, stages=_stages())
             else:
                 leases.finish(session, lease, results=_results(session, lease.checkpoint_ids))
+
+
+def work_with_draws(engine: Engine, job: Job, blob_dir: Path) -> None:
+    """The same to the first shard of a job, with draws: white noise, other at every checkpoint."""
+    blobs, files = BlobStore(blob_dir), {}
+    with Session(engine) as session, session.begin(), blobs.scratch() as scratch:
+        scratch.mkdir(parents=True)
+        shard = session.scalars(select(Shard.id).where(Shard.job_id == job.id, Shard.ordinal == 0)).one()
+        lease = leases.claim(session, shard, "test", LEASE_SECONDS)
+        assert lease is not None
+        rows = _results(session, lease.checkpoint_ids)
+        for seed, row in enumerate(rows):
+            if row["measure"] == "llc":
+                write_draws(white_noise(seed), scratch / "draws")
+                row["draws"], size = blobs.adopt(scratch / "draws")
+                files[row["draws"]] = size
+        leases.finish(session, lease, results=rows, blobs=files)
+
+
+def white_noise(seed: int) -> KeptDraws:
+    """One row of 4 chains × 50 draws, without a probe set."""
+    rng = np.random.default_rng(seed)
+    draws = Draws(
+        **{name: rng.random((1, 4, 50)) for name in ("losses", "baselines", "works", "squares", "excesses")},
+        **{name: np.array([2.0]) for name in ("epsilon", "nbeta", "gamma", "num_free")},
+        probe_losses=np.empty((1, 4, 0, 0), np.float32),
+        probe_baselines=np.empty((1, 0), np.float32),
+        diverged_at=np.full((1, 4), -1),
+        acceptance=np.full((1, 4), np.nan),
+    )
+    return KeptDraws(draws, LLCSettings(), ("llc",))
 
 
 def half_way(engine: Engine, job: Job) -> leases.Lease:

@@ -16,6 +16,7 @@ from sqlalchemy import Engine
 
 from lambdahat import Client, Recorder
 from lambdahat.cli import with_options
+from llc.draw_files import read_draws
 from tests.lambdahat import curves, lab
 from tests.lambdahat.service import Service
 
@@ -56,7 +57,7 @@ def checkpoint_folder(folder: Path, steps: tuple[int, ...]) -> Path:
 
 def test_help_and_whoami(run: Run) -> None:
     commands = ok(run("--help"))
-    for command in ("serve", "push", "run", "watch", "curve", "plot", "export", "whoami"):
+    for command in ("serve", "push", "run", "watch", "curve", "plot", "export", "draws", "whoami"):
         assert f" {command} " in commands
         options = ok(run(command, "--help"))
         assert ("--key" in options) == (command != "serve")
@@ -154,6 +155,19 @@ def test_curve_in_every_format(run: Run, client: Client, engine: Engine, tmp_pat
     assert (tmp_path / "all.csv").read_text().startswith("step,")
     assert (tmp_path / "all.transitions.csv").read_text().splitlines()[1] == "A,11,60,-3.41,0.02,197.0,8.4"
     assert json.loads((tmp_path / "all.settings.json").read_text())["job"]["settings"] == job.settings
+
+
+def test_draws_to_a_file(run: Run, client: Client, engine: Engine, environment: dict[str, str], tmp_path: Path) -> None:
+    series = lab.new_series(client, steps=(0, 5))
+    job = client.run(series)
+    lab.work_with_draws(engine, job, Path(environment["LAMBDAHAT_BLOB_DIR"]))
+    first, last = client.list_checkpoints(series)
+    assert "draws_5.safetensors" in ok(run("draws", job.id, 5))
+    assert np.array_equal(read_draws(Path("draws_5.safetensors")).draws.losses, client.draws(job, last)["losses"])
+    assert "x.nc" in ok(run("draws", "grokking", first.id, "--output", tmp_path / "x.nc", "--format", "netcdf"))
+    assert (tmp_path / "x.nc").read_bytes()[1:4] == b"HDF"
+    assert "no checkpoint of step 7" in failed(run("draws", job.id, 7))
+    assert "keep_draws" in failed(run("draws", client.run(series).id, 5))
 
 
 def test_a_job_that_fails_or_is_cancelled(run: Run, client: Client, engine: Engine) -> None:

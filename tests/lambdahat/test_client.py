@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 
 from lambdahat import ApiError, Client, LambdahatError, ServerUnreachableError
 from lambdahat.http import api_error
+from llc.draw_files import read_draws
 from tests.lambdahat import curves, lab
 from tests.lambdahat.service import Service
 
@@ -139,6 +140,27 @@ def test_a_job_from_start_to_curve(client: Client, engine: Engine) -> None:
     last = list(client.events(job))[-2]
     assert [event.kind for event in client.events(job, after=last.id)] == ["job.succeeded"]
     assert [found.id for found in client.list_jobs(series)][-1] == job.id
+
+
+def test_draws(client: Client, engine: Engine, environment: dict[str, str], tmp_path: Path) -> None:
+    series = lab.new_series(client, steps=(0, 5))
+    job = client.run(series)
+    lab.work_with_draws(engine, job, Path(environment["LAMBDAHAT_BLOB_DIR"]))
+    (result, _) = [result for result in client.results(job) if result.draws is not None]
+    draws = client.draws(job, result.checkpoint)
+    assert draws["losses"].shape == (1, 4, 50)
+    assert np.isnan(draws["acceptance"]).all()
+    assert draws.rows == ("llc",)
+    assert draws.settings["num_chains"] == 4
+
+    (_, last) = client.list_checkpoints(series)
+    kept = read_draws(client.save_draws(job, last, tmp_path / "draws.safetensors"))
+    assert np.array_equal(kept.draws.losses, client.draws(job, last)["losses"])
+    assert not np.array_equal(kept.draws.losses, draws["losses"])
+    assert client.save_draws(job, last, str(tmp_path / "draws.nc"), format="netcdf").read_bytes()[1:4] == b"HDF"
+    with pytest.raises(ApiError, match="not_found"):
+        client.save_draws(job, last, tmp_path / "none", measure="loss")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["draws.nc", "draws.safetensors"]
 
 
 def test_cancel(client: Client) -> None:

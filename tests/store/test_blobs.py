@@ -63,13 +63,30 @@ def test_a_source_that_breaks_leaves_nothing(tmp_path: Path) -> None:
     assert files(tmp_path) == []
 
 
+def test_a_file_becomes_a_blob_and_its_folder_goes(tmp_path: Path) -> None:
+    blobs = BlobStore(tmp_path)
+    with blobs.scratch() as scratch:
+        scratch.mkdir(parents=True)
+        for name in ("draws", "the same again", "left over"):
+            (scratch / name).write_bytes(b"hello world")
+        assert blobs.adopt(scratch / "draws") == (HASH, 11)
+        assert blobs.adopt(scratch / "the same again") == (HASH, 11)
+    with blobs.scratch():
+        pass  # nobody wrote anything
+    assert files(tmp_path) == [blobs.path(HASH)]
+    assert blobs.path(HASH).read_bytes() == b"hello world"
+
+
 def test_only_old_uploads_are_abandoned(tmp_path: Path) -> None:
     blobs = BlobStore(tmp_path)
     blobs.put(b"kept")
     for name, age in (("old", 100), ("young", 0)):
-        path = tmp_path / "uploads" / f"{name}.tmp"
+        path, folder = tmp_path / "uploads" / f"{name}.tmp", tmp_path / "uploads" / f"{name} folder.tmp"
         path.write_bytes(b"half")
-        os.utime(path, (time.time() - age, time.time() - age))
-    assert blobs.remove_abandoned(50) == 1
-    assert sorted(path.name for path in (tmp_path / "uploads").iterdir()) == ["young.tmp"]
-    assert len(files(tmp_path)) == 2
+        folder.mkdir()
+        (folder / "draws").write_bytes(b"half")
+        for abandoned in (path, folder):
+            os.utime(abandoned, (time.time() - age, time.time() - age))
+    assert blobs.remove_abandoned(50) == 2
+    assert sorted(path.name for path in (tmp_path / "uploads").iterdir()) == ["young folder.tmp", "young.tmp"]
+    assert len(files(tmp_path)) == 3

@@ -1,5 +1,7 @@
 """The job protocol on a real PostgreSQL: leases, fences, settling, cancelling, hints."""
 
+import dataclasses
+import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,7 +15,8 @@ from sqlalchemy.orm import Session
 from llc.errors import InputError
 from llc.settings import JobSettings
 from store import jobs as store_jobs
-from store import leases, tenants
+from store import leases, results, tenants, uploads
+from store.errors import NotFoundError
 from store.ids import new_id
 from store.leases import Lease, LeaseLostError
 from store.tables import Blob, Checkpoint, Dataset, Event, Job, Model, Result, Series, Shard, Stage
@@ -204,6 +207,27 @@ def test_who_lost_the_lease_writes_nothing(jobs: Jobs) -> None:
     with jobs.session() as session:
         assert leases.is_finished(session, now)
         assert not leases.is_finished(session, late)
+
+
+def test_files_that_results_name_are_the_tenants_only_if_the_shard_ends(jobs: Jobs) -> None:
+    job, shards = jobs.create(num_checkpoints=1)
+    lease, sha256 = jobs.claimed(shards[0]), hashlib.sha256(job.encode()).hexdigest()
+    rows = [result(lease.checkpoint_ids[0], "llc") | {"draws": sha256}, result(lease.checkpoint_ids[0])]
+
+    def owns_it() -> bool:
+        with jobs.session() as session:
+            return uploads.owned(session, jobs.tenant_id, [sha256]) == {sha256}
+
+    with pytest.raises(LeaseLostError), jobs.session() as session:
+        leases.finish(session, dataclasses.replace(lease, fence=7), rows, blobs={sha256: 3})
+    assert not owns_it()
+    with jobs.session() as session:
+        leases.finish(session, lease, rows, blobs={sha256: 3})
+        assert results.draws(session, job, lease.checkpoint_ids[0], "llc") == sha256
+        for checkpoint, measure in ((lease.checkpoint_ids[0], "loss"), ("ckp_\0", "llc"), (new_id("ckp"), "llc")):
+            with pytest.raises(NotFoundError):
+                results.draws(session, job, checkpoint, measure)
+    assert owns_it()
 
 
 def test_a_heartbeat_keeps_the_lease_and_tells_of_progress(jobs: Jobs) -> None:
