@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test check format serve clean
+.PHONY: help install demo test check format serve bench-peers bench-speed bench-accuracy clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -34,6 +34,15 @@ format: $(INSTALLED) ## Format and mend what can be mended
 
 serve: $(INSTALLED) ## The whole stack on this machine
 	$(BIN)/lambdahat serve
+
+bench-peers: ## Make the peers' environments, .venv-peers: what the benchmarks compare us with
+	PYTHON=$(PYTHON) bench/peers/install.sh
+
+bench-accuracy: $(INSTALLED) ## Every method on problems with known answers → docs/accuracy.md: hours; ARGS=--quick: minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m bench.accuracy $(ARGS)
+
+bench-speed: $(INSTALLED) bench-peers ## Row-steps per second beside the peers: docs/speed.md (half an hour, one thread)
+	OMP_NUM_THREADS=1 $(BIN)/python -m bench.speed
 
 clean: ## Remove .venv, caches and the demo's output
 	rm -rf $(VENV) demo .pytest_cache .ruff_cache .coverage*

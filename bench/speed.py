@@ -1,0 +1,362 @@
+"""Row-steps per second, ours beside the peers and beside bare forward and backward passes, in one run on one thread.
+
+python -m bench.speed            writes docs/speed.md
+
+A row-step is a step of one chain at one checkpoint. Ours are of whole runs in the default proportion, burn-in and draws
+half and half; peers, who take one checkpoint after the other, at the same chains, batch, step and temperature; bare
+passes are `loss.backward()` on leaf tensors, with no sampler. Times are CPU time, so that another process costs less.
+All take turns, round by round.
+"""
+
+import argparse
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bench.peers.client import Problem, steps_per_second
+from bench.peers.protocol import Peer, PeerRun
+from llc.chains import Chains
+from llc.ensemble import Plan, per_sample_losses
+from llc.losses import LOSSES
+from llc.models import MLP, Model, ToyModelOfSuperposition, Transformer
+from llc.objective import ModelObjective
+from llc.planning import Planning, choose_plan
+from llc.rows import rows_of
+from llc.settings import LLCSettings, SGLDSettings
+
+DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "speed.md"
+
+NUM_CHECKPOINTS, NUM_CHAINS = 16, 4
+EPSILON, NBETA, GAMMA = 1e-7, 100.0, 100.0
+WARMUP_STEPS = 2
+BARE_SECONDS = 3.0
+
+GENERATOR = np.random.default_rng(0)
+
+
+@dataclass(frozen=True)
+class Peers:
+    """A way of running a peer, and its steps of the shorter of two timed runs."""
+
+    name: str
+    peer: Peer
+    settings: Mapping[str, Any]
+    steps: Mapping[str, int]
+
+
+PEERS = (
+    Peers("devinterp 1.3", "devinterp13", {"lr": EPSILON}, {"tms": 700, "small": 500, "large": 60, "transformer": 4}),
+    Peers("devinterp 2.0", "devinterp20", {"lr": EPSILON}, {"tms": 500, "small": 400, "large": 60, "transformer": 4}),
+    Peers(
+        "canonical-interp",
+        "canonical",
+        {"learning_rate": EPSILON, "compile": False},
+        {"tms": 700, "small": 400, "large": 60, "transformer": 4},
+    ),
+    Peers(
+        "canonical-interp, compiled",
+        "canonical",
+        {"learning_rate": EPSILON},
+        {"tms": 6000, "small": 2500, "large": 100, "transformer": 8},
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A problem, what is asked of us, and the steps of a timed run: half of them burn-in."""
+
+    name: str
+    title: str
+    model: Model[Any]
+    arrays: Mapping[str, NDArray[Any]]
+    batch_size: int
+    steps: int
+    goal: float
+    """Times the best peer."""
+    bare_goal: float | None = None
+    """At most so many times the time of the bare passes."""
+    compiled: bool = True
+
+
+def cases() -> Iterator[Case]:
+    """From 60 parameters to 1.5 million."""
+    n = 2000
+    yield Case(
+        "tms",
+        "toy model of superposition, 10 features in 5 dimensions",
+        ToyModelOfSuperposition(num_features=10, num_hidden=5),
+        {"x": GENERATOR.random((n, 10)).astype(np.float32)},
+        batch_size=32,
+        steps=1000,
+        goal=10,
+    )
+    yield Case(
+        "small",
+        "MLP 2-64-64-2",
+        MLP(widths=(2, 64, 64, 2)),
+        {"x": GENERATOR.standard_normal((n, 2)).astype(np.float32), "y": GENERATOR.integers(0, 2, n)},
+        batch_size=32,
+        steps=200,
+        goal=3,
+    )
+    yield Case(
+        "large",
+        "MLP 784-128-64-10",
+        MLP(widths=(784, 128, 64, 10)),
+        {"x": GENERATOR.standard_normal((n, 784)).astype(np.float32), "y": GENERATOR.integers(0, 10, n)},
+        batch_size=256,
+        steps=20,
+        goal=1.3,
+        bare_goal=1.25,
+    )
+    yield Case(
+        "transformer",
+        "two-layer transformer, sequences of 64",
+        Transformer(vocabulary_size=320, context_length=64, d_model=256, num_layers=2, num_heads=8, d_mlp=768),
+        {"x": GENERATOR.integers(0, 320, (512, 64))},
+        batch_size=16,
+        steps=20,
+        goal=1.05,
+        bare_goal=1.25,
+        compiled=False,
+    )
+
+
+@dataclass
+class Measured:
+    """A case's rates, row-steps per second of CPU time, by who and round."""
+
+    case: Case
+    num_parameters: int
+    planning: Planning
+    rates: dict[str, list[float]] = field(default_factory=dict)
+
+    def best(self, name: str) -> float:
+        """Disturbance only slows: the best round is the nearest to the truth."""
+        return max(self.rates[name])
+
+    def ratio(self, over: str) -> float:
+        return self.best("ours") / self.best(over)
+
+    def best_peer(self) -> str:
+        return max((peer.name for peer in PEERS if peer.name in self.rates), key=self.best)
+
+
+def measure(case: Case, rounds: int, say: Callable[[str], None]) -> Measured:
+    """All of a case, turn by turn."""
+    objective = ModelObjective(case.model, case.arrays)
+    anchors = _anchors(objective.layout.num_parameters)
+    settings = LLCSettings(
+        sampler=SGLDSettings(epsilon=EPSILON),
+        nbeta=NBETA,
+        gamma=GAMMA,
+        batch_size=case.batch_size,
+        num_chains=NUM_CHAINS,
+    )
+    planning = choose_plan(objective, anchors, settings)
+    found = Measured(case, objective.layout.num_parameters, planning)
+    ours = {name: _chains(objective, anchors, settings, plan) for name, plan in _plans(planning, case).items()}
+    problem = Problem(case.model.model_dump(), anchors[0].numpy(), case.arrays)
+    for _ in range(rounds):
+        rates = {"bare passes": _bare(objective, anchors[0], case.batch_size)}
+        rates |= {name: _rate(chains, case.steps) for name, chains in ours.items()}
+        for peer in PEERS:
+            run = PeerRun(
+                sampler=dict(peer.settings),
+                nbeta=NBETA,
+                gamma=GAMMA,
+                num_chains=NUM_CHAINS,
+                batch_size=case.batch_size,
+            )
+            rates[peer.name] = steps_per_second(peer.peer, problem, run, peer.steps[case.name])
+        for name, rate in rates.items():
+            found.rates.setdefault(name, []).append(rate)
+        say(f"{case.name}: " + ", ".join(f"{name} {rate:.4g}" for name, rate in rates.items()))
+    return found
+
+
+def _anchors(d: int) -> Tensor:
+    """Checkpoints of a made-up series, (checkpoints, d)."""
+    generator = torch.Generator().manual_seed(0)
+    start = 0.05 * torch.randn(d, generator=generator)
+    return start + 0.01 * torch.randn(NUM_CHECKPOINTS, d, generator=generator)
+
+
+def _plans(planning: Planning, case: Case) -> dict[str, Plan]:
+    """The chosen plan, what it was chosen against, and the same compiled."""
+    chosen = planning.plan
+    plans = {"ours": chosen}
+    if chosen.vectorised:
+        plans["ours, row by row"] = replace(chosen, vectorised=False, rows_per_call=1)
+    else:
+        plans["ours, 4 rows a call"] = replace(chosen, vectorised=True, rows_per_call=4)
+    if case.compiled:
+        plans["ours, compiled"] = replace(chosen, compiled=True)
+    return plans
+
+
+def _chains(objective: ModelObjective, anchors: Tensor, settings: LLCSettings, plan: Plan) -> Chains:
+    losses = per_sample_losses(objective, anchors, plan=plan)
+    chains = Chains(objective, rows_of(anchors, losses, settings, objective.layout), settings, plan)
+    chains.burn_in(WARMUP_STEPS)
+    return chains
+
+
+def _rate(chains: Chains, steps: int) -> float:
+    start = time.process_time()
+    chains.burn_in(steps // 2)
+    chains.draw(steps // 2)
+    return NUM_CHECKPOINTS * NUM_CHAINS * steps / (time.process_time() - start)
+
+
+def _bare(objective: ModelObjective, w: Tensor, batch_size: int) -> float:
+    """Forward and backward passes a second."""
+    batch = objective.batch(torch.arange(batch_size))
+    leaves = {name: part.clone().requires_grad_() for name, part in objective.layout.unflatten(w).items()}
+    loss, targets = LOSSES[objective.model.loss], batch[objective.model.targets]
+    passes, start = 0, time.process_time()
+    while passes < WARMUP_STEPS or time.process_time() - start < BARE_SECONDS:
+        loss(objective.model.forward(leaves, batch["x"]), targets).mean().backward()
+        for leaf in leaves.values():
+            leaf.grad = None
+        passes += 1
+        if passes == WARMUP_STEPS:
+            start = time.process_time()
+    return (passes - WARMUP_STEPS) / (time.process_time() - start)
+
+
+# The document ---------------------------------------------------------------------------------------------------------
+
+HEAD = """# Speed
+
+`make bench-speed`, {date}: {machine}, one thread, torch {torch}; {load:.1f} other processes were running on average.
+
+Row-steps per second, steps of one chain at one checkpoint, in a series of {checkpoints} checkpoints × {chains} \
+chains: \
+the best of {rounds} rounds in which all took turns (in brackets the median), in CPU time. The plan is the one that a \
+job would choose. Peers are at the same chains, batch, ε, nβ and γ, and as fast as they can be made to go \
+([bench/peers](../bench/peers/README.md)); *bare passes* are the forward and backward passes alone, in a plain loop.
+
+| | {titles} |
+|---|{rule}|
+| parameters, batch | {sizes} |
+| plan | {plans} |
+| bytes of a row | {bytes} |
+"""
+
+FOOT = """
+## What limits what
+
+Half of a run is burn-in, half draws. A draw costs two more products over the parameters, and every tenth takes a \
+second minibatch gradient, by which the excess of step size and gradient noise is measured: 5 % of all gradients, \
+which \
+the rows above contain and the bare passes don't.
+
+- **Tiny models** cost what the calls of tensor operations cost, some hundred a step whatever the number of rows; so \
+rows go together, and `compile: true` fuses the calls. Compiling is off by default because it takes a C++ compiler and \
+up to a minute.
+- **Large models** go row by row, or a few rows together, at the speed of their own forward and backward passes: no \
+sampler can be much faster than these. What is beyond them is the noise, which is drawn once for all checkpoints, and \
+a handful of passes over the parameters (place, force, step). Peers draw the noise for every checkpoint anew.
+"""
+
+
+def document(found: list[Measured], rounds: int, load: float) -> str:
+    """docs/speed.md."""
+
+    def row(cell: Callable[[Measured], str]) -> str:
+        return " | ".join(cell(measured) for measured in found)
+
+    def rates(name: str) -> str:
+        return row(
+            lambda one: (
+                f"{one.best(name):,.5g} ({statistics.median(one.rates[name]):,.5g})" if name in one.rates else "–"
+            )
+        )
+
+    text = HEAD.format(
+        date=datetime.now(UTC).date(),
+        machine=_machine(),
+        torch=torch.__version__,
+        load=load,
+        checkpoints=NUM_CHECKPOINTS,
+        chains=NUM_CHAINS,
+        rounds=rounds,
+        titles=row(lambda one: one.case.title),
+        rule="|".join("---" for _ in found),
+        sizes=row(lambda one: f"{one.num_parameters:,}, {one.case.batch_size}"),
+        plans=row(lambda one: _plan_words(one.planning.plan)),
+        bytes=row(lambda one: f"{one.planning.row_bytes:,}"),
+    )
+    names = dict.fromkeys(name for one in found for name in one.rates)
+    text += "".join(f"| {f'**{name}**' if name == 'ours' else name} | {rates(name)} |\n" for name in names)
+    text += f"| **ours ÷ the best peer** | {row(_against_peers)} |\n"
+    text += f"| **time of ours ÷ bare passes** | {row(_against_bare)} |\n"
+    return text + FOOT
+
+
+def _plan_words(plan: Plan) -> str:
+    return f"{plan.rows_per_call} rows a call" if plan.vectorised else "row by row"
+
+
+def _against_peers(one: Measured) -> str:
+    peer = one.best_peer()
+    words = f"{one.ratio(peer):.3g} × {peer}"
+    if "ours, compiled" in one.rates:
+        words += f"; compiled {one.best('ours, compiled') / one.best(peer):.3g} ×"
+    return f"{words}; goal {one.case.goal:g} ×: {_verdict(one.ratio(peer) / one.case.goal)}"
+
+
+def _against_bare(one: Measured) -> str:
+    ratio = 1 / one.ratio("bare passes")
+    if one.case.bare_goal is None:
+        return f"{ratio:.2g}"
+    return f"{ratio:.3g}; goal {one.case.bare_goal:g}: {_verdict(one.case.bare_goal / ratio)}"
+
+
+def _verdict(share: float) -> str:
+    return "met" if share >= 1 else f"missed by {1 - share:.0%}"
+
+
+def _machine() -> str:
+    names = [line.split(":")[1].strip() for line in _cpu_info() if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor()}, {psutil.cpu_count()} cores, {platform.system()}"
+
+
+def _cpu_info() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def main() -> None:
+    """Measure, and write the document."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--cases", nargs="*", help="of tms, small, large, transformer; then nothing is written")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    found, loads = list[Measured](), list[float]()
+    for case in cases():
+        if not arguments.cases or case.name in arguments.cases:
+            found.append(measure(case, arguments.rounds, print))
+            loads.append(max(0.0, psutil.getloadavg()[1] - 1))
+    text = document(found, arguments.rounds, statistics.mean(loads))
+    print(text)
+    if not arguments.cases:
+        DOCUMENT.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
