@@ -35,12 +35,12 @@ MODEL = {
 MEASURES: dict[str, dict[str, Any]] = {
     "loss": {},
     "llc": {
-        "sampler": {"name": "sgld", "epsilon": 3e-4},
+        "sampler": {"name": "sgld", "epsilon": 1e-3},
         "gamma": 100.0,
         "batch_size": 256,
         "num_chains": 4,
-        "num_burnin_steps": 100,
-        "num_draws": 200,
+        "num_burnin_steps": 40,
+        "num_draws": 120,
     },
     "hessian": {},
 }
