@@ -19,8 +19,16 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED) ## Serve, train, post, estimate, and draw the curve (about two minutes)
 	$(BIN)/python examples/modular_addition.py --serve --out demo
 
-test: $(INSTALLED) ## The tests, on real PostgreSQL and Valkey
-	$(BIN)/python -m pytest --cov --cov-report=term
+MATHEMATICS := tests/llc tests/bench
+PYTEST := $(BIN)/python -m pytest --cov --cov-report=
+
+test: $(INSTALLED) ## The tests, on real PostgreSQL and Valkey; the mathematics on one core, all else on another
+	@rm -f .coverage*; log=$$(mktemp); \
+	COVERAGE_FILE=.coverage.mathematics $(PYTEST) $(MATHEMATICS) >$$log 2>&1 & mathematics=$$!; \
+	COVERAGE_FILE=.coverage.rest $(PYTEST) $(MATHEMATICS:%=--ignore=%); rest=$$?; \
+	wait $$mathematics; mathematics=$$?; cat $$log; rm -f $$log; \
+	$(BIN)/coverage combine --quiet .coverage.mathematics .coverage.rest; $(BIN)/coverage report; \
+	exit $$((rest + mathematics))
 
 check: $(INSTALLED) ## Format, lint, types, imports
 	$(BIN)/ruff format --check .
