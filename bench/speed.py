@@ -1,6 +1,6 @@
 """Row-steps per second, ours beside the peers and beside bare forward and backward passes, in one run on one thread.
 
-python -m bench.speed            writes docs/speed.md
+python -m bench.speed            writes bench/speed.json, case by case, and docs/speed.md
 
 A row-step is a step of one chain at one checkpoint. Ours are of whole runs in the default proportion, burn-in and draws
 half and half; peers, who take one checkpoint after the other, at the same chains, batch, step and temperature; bare
@@ -13,7 +13,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import numpy as np
 import psutil
 import torch
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from bench.peers.client import Problem, steps_per_second
@@ -31,11 +32,12 @@ from llc.ensemble import Plan, per_sample_losses
 from llc.losses import LOSSES
 from llc.models import MLP, Model, ToyModelOfSuperposition, Transformer
 from llc.objective import ModelObjective
-from llc.planning import Planning, choose_plan
+from llc.planning import choose_plan, read_plan
 from llc.rows import rows_of
-from llc.settings import LLCSettings, SGLDSettings
+from llc.settings import Frozen, LLCSettings, SGLDSettings
 
-DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "speed.md"
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENT, RESULTS = ROOT / "docs" / "speed.md", ROOT / "bench" / "speed.json"
 
 NUM_CHECKPOINTS, NUM_CHAINS = 16, 4
 EPSILON, NBETA, GAMMA = 1e-7, 100.0, 100.0
@@ -56,19 +58,19 @@ class Peers:
 
 
 PEERS = (
-    Peers("devinterp 1.3", "devinterp13", {"lr": EPSILON}, {"tms": 700, "small": 500, "large": 60, "transformer": 4}),
-    Peers("devinterp 2.0", "devinterp20", {"lr": EPSILON}, {"tms": 500, "small": 400, "large": 60, "transformer": 4}),
+    Peers("devinterp 1.3", "devinterp13", {"lr": EPSILON}, {"tms": 400, "small": 300, "large": 40, "transformer": 4}),
+    Peers("devinterp 2.0", "devinterp20", {"lr": EPSILON}, {"tms": 400, "small": 300, "large": 40, "transformer": 4}),
     Peers(
         "canonical-interp",
         "canonical",
         {"learning_rate": EPSILON, "compile": False},
-        {"tms": 700, "small": 400, "large": 60, "transformer": 4},
+        {"tms": 400, "small": 300, "large": 40, "transformer": 4},
     ),
     Peers(
         "canonical-interp, compiled",
         "canonical",
         {"learning_rate": EPSILON},
-        {"tms": 6000, "small": 2500, "large": 100, "transformer": 8},
+        {"tms": 4000, "small": 1500, "large": 100, "transformer": 8},
     ),
 )
 
@@ -134,14 +136,18 @@ def cases() -> Iterator[Case]:
     )
 
 
-@dataclass
-class Measured:
+class Measured(Frozen):
     """A case's rates, row-steps per second of CPU time, by who and round."""
 
-    case: Case
+    case: str
     num_parameters: int
-    planning: Planning
-    rates: dict[str, list[float]] = field(default_factory=dict)
+    plan: dict[str, Any]
+    """The report of `llc.planning`."""
+    machine: str
+    date: str
+    load: float
+    """Other processes that ran meanwhile, on average."""
+    rates: dict[str, list[float]]
 
     def best(self, name: str) -> float:
         """Disturbance only slows: the best round is the nearest to the truth."""
@@ -152,6 +158,9 @@ class Measured:
 
     def best_peer(self) -> str:
         return max((peer.name for peer in PEERS if peer.name in self.rates), key=self.best)
+
+
+KEPT = TypeAdapter(dict[str, Measured])
 
 
 def measure(case: Case, rounds: int, say: Callable[[str], None]) -> Measured:
@@ -166,9 +175,10 @@ def measure(case: Case, rounds: int, say: Callable[[str], None]) -> Measured:
         num_chains=NUM_CHAINS,
     )
     planning = choose_plan(objective, anchors, settings)
-    found = Measured(case, objective.layout.num_parameters, planning)
-    ours = {name: _chains(objective, anchors, settings, plan) for name, plan in _plans(planning, case).items()}
+    ours = {name: _chains(objective, anchors, settings, plan) for name, plan in _plans(planning.plan, case).items()}
     problem = Problem(case.model.model_dump(), anchors[0].numpy(), case.arrays)
+    found: dict[str, list[float]] = {}
+    loads: list[float] = []
     for _ in range(rounds):
         rates = {"bare passes": _bare(objective, anchors[0], case.batch_size)}
         rates |= {name: _rate(chains, case.steps) for name, chains in ours.items()}
@@ -181,10 +191,19 @@ def measure(case: Case, rounds: int, say: Callable[[str], None]) -> Measured:
                 batch_size=case.batch_size,
             )
             rates[peer.name] = steps_per_second(peer.peer, problem, run, peer.steps[case.name])
+        loads.append(psutil.getloadavg()[1] - 1)
         for name, rate in rates.items():
-            found.rates.setdefault(name, []).append(rate)
+            found.setdefault(name, []).append(rate)
         say(f"{case.name}: " + ", ".join(f"{name} {rate:.4g}" for name, rate in rates.items()))
-    return found
+    return Measured(
+        case=case.name,
+        num_parameters=objective.layout.num_parameters,
+        plan=planning.report(),
+        machine=_machine(),
+        date=str(datetime.now(UTC).date()),
+        load=max(0.0, statistics.mean(loads)),
+        rates=found,
+    )
 
 
 def _anchors(d: int) -> Tensor:
@@ -194,9 +213,8 @@ def _anchors(d: int) -> Tensor:
     return start + 0.01 * torch.randn(NUM_CHECKPOINTS, d, generator=generator)
 
 
-def _plans(planning: Planning, case: Case) -> dict[str, Plan]:
+def _plans(chosen: Plan, case: Case) -> dict[str, Plan]:
     """The chosen plan, what it was chosen against, and the same compiled."""
-    chosen = planning.plan
     plans = {"ours": chosen}
     if chosen.vectorised:
         plans["ours, row by row"] = replace(chosen, vectorised=False, rows_per_call=1)
@@ -241,19 +259,13 @@ def _bare(objective: ModelObjective, w: Tensor, batch_size: int) -> float:
 
 HEAD = """# Speed
 
-`make bench-speed`, {date}: {machine}, one thread, torch {torch}; {load:.1f} other processes were running on average.
+`make bench-speed`: {runs}; one thread.
 
-Row-steps per second, steps of one chain at one checkpoint, in a series of {checkpoints} checkpoints × {chains} \
-chains: \
-the best of {rounds} rounds in which all took turns (in brackets the median), in CPU time. The plan is the one that a \
-job would choose. Peers are at the same chains, batch, ε, nβ and γ, and as fast as they can be made to go \
-([bench/peers](../bench/peers/README.md)); *bare passes* are the forward and backward passes alone, in a plain loop.
+Row-steps (steps of one chain at one checkpoint) per second, in a series of {checkpoints} checkpoints × {chains} \
+chains: the best round, in brackets the median, all taking turns, in CPU time. The plan is the one that a job would choose. \
+Peers are at the same chains, batch, ε, nβ and γ, with the fastest loader they can be given \
+([bench/peers](../bench/peers/README.md)); *bare passes* are forward and backward passes alone, in a plain loop.
 
-| | {titles} |
-|---|{rule}|
-| parameters, batch | {sizes} |
-| plan | {plans} |
-| bytes of a row | {bytes} |
 """
 
 FOOT = """
@@ -273,57 +285,54 @@ a handful of passes over the parameters (place, force, step). Peers draw the noi
 """
 
 
-def document(found: list[Measured], rounds: int, load: float) -> str:
+def document(found: Mapping[str, Measured]) -> str:
     """docs/speed.md."""
+    shown = [case for case in cases() if case.name in found]
+    measured = [found[case.name] for case in shown]
 
-    def row(cell: Callable[[Measured], str]) -> str:
-        return " | ".join(cell(measured) for measured in found)
-
-    def rates(name: str) -> str:
-        return row(
-            lambda one: (
-                f"{one.best(name):,.5g} ({statistics.median(one.rates[name]):,.5g})" if name in one.rates else "–"
-            )
-        )
+    def line(title: str, cell: Callable[[Case, Measured], str]) -> str:
+        return f"| {title} | {' | '.join(cell(case, one) for case, one in zip(shown, measured, strict=True))} |\n"
 
     text = HEAD.format(
-        date=datetime.now(UTC).date(),
-        machine=_machine(),
-        torch=torch.__version__,
-        load=load,
+        runs="; ".join(sorted({f"{one.date}, {one.machine}" for one in measured})),
         checkpoints=NUM_CHECKPOINTS,
         chains=NUM_CHAINS,
-        rounds=rounds,
-        titles=row(lambda one: one.case.title),
-        rule="|".join("---" for _ in found),
-        sizes=row(lambda one: f"{one.num_parameters:,}, {one.case.batch_size}"),
-        plans=row(lambda one: _plan_words(one.planning.plan)),
-        bytes=row(lambda one: f"{one.planning.row_bytes:,}"),
     )
-    names = dict.fromkeys(name for one in found for name in one.rates)
-    text += "".join(f"| {f'**{name}**' if name == 'ours' else name} | {rates(name)} |\n" for name in names)
-    text += f"| **ours ÷ the best peer** | {row(_against_peers)} |\n"
-    text += f"| **time of ours ÷ bare passes** | {row(_against_bare)} |\n"
+    text += line("", lambda case, _: case.title)
+    text += line("---", lambda *_: "---").replace("| --- |", "|---|", 1)
+    text += line("parameters, batch", lambda case, one: f"{one.num_parameters:,}, {case.batch_size}")
+    text += line("plan", lambda _, one: _plan_words(read_plan(one.plan)))
+    text += line("bytes of a row", lambda _, one: f"{one.plan['row_bytes']:,}")
+    text += line("rounds, other load", lambda _, one: f"{len(one.rates['ours'])}, {one.load:.1f}")
+    for name in dict.fromkeys(name for one in measured for name in one.rates):
+        text += line(f"**{name}**" if name == "ours" else name, lambda _, one, name=name: _rates(one, name))
+    text += line("**ours ÷ the best peer**", _against_peers)
+    text += line("**time of ours ÷ bare passes**", _against_bare)
     return text + FOOT
+
+
+def _rates(one: Measured, name: str) -> str:
+    rates = one.rates.get(name)
+    return f"{max(rates):,.3g} ({statistics.median(rates):,.3g})" if rates else "–"
 
 
 def _plan_words(plan: Plan) -> str:
     return f"{plan.rows_per_call} rows a call" if plan.vectorised else "row by row"
 
 
-def _against_peers(one: Measured) -> str:
+def _against_peers(case: Case, one: Measured) -> str:
     peer = one.best_peer()
     words = f"{one.ratio(peer):.3g} × {peer}"
     if "ours, compiled" in one.rates:
         words += f"; compiled {one.best('ours, compiled') / one.best(peer):.3g} ×"
-    return f"{words}; goal {one.case.goal:g} ×: {_verdict(one.ratio(peer) / one.case.goal)}"
+    return f"{words}; goal {case.goal:g} ×: {_verdict(one.ratio(peer) / case.goal)}"
 
 
-def _against_bare(one: Measured) -> str:
+def _against_bare(case: Case, one: Measured) -> str:
     ratio = 1 / one.ratio("bare passes")
-    if one.case.bare_goal is None:
+    if case.bare_goal is None:
         return f"{ratio:.2g}"
-    return f"{ratio:.3g}; goal {one.case.bare_goal:g}: {_verdict(one.case.bare_goal / ratio)}"
+    return f"{ratio:.3g}; goal {case.bare_goal:g}: {_verdict(case.bare_goal / ratio)}"
 
 
 def _verdict(share: float) -> str:
@@ -331,31 +340,25 @@ def _verdict(share: float) -> str:
 
 
 def _machine() -> str:
-    names = [line.split(":")[1].strip() for line in _cpu_info() if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor()}, {psutil.cpu_count()} cores, {platform.system()}"
-
-
-def _cpu_info() -> list[str]:
     path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.exists() else []
+    lines = path.read_text().splitlines() if path.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor()}, {psutil.cpu_count()} cores, torch {torch.__version__}"
 
 
 def main() -> None:
     """Measure, and write the document."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--cases", nargs="*", help="of tms, small, large, transformer; then nothing is written")
+    parser.add_argument("--cases", nargs="*", help="of tms, small, large, transformer; the others stay as they are")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    found, loads = list[Measured](), list[float]()
+    found = KEPT.validate_json(RESULTS.read_bytes()) if RESULTS.exists() else {}
     for case in cases():
-        if not arguments.cases or case.name in arguments.cases:
-            found.append(measure(case, arguments.rounds, print))
-            loads.append(max(0.0, psutil.getloadavg()[1] - 1))
-    text = document(found, arguments.rounds, statistics.mean(loads))
-    print(text)
-    if not arguments.cases:
-        DOCUMENT.write_text(text)
+        if arguments.cases is None or case.name in arguments.cases:
+            found[case.name] = measure(case, arguments.rounds, print)
+            RESULTS.write_bytes(KEPT.dump_json(found, indent=1) + b"\n")
+    DOCUMENT.write_text(document(found))
 
 
 if __name__ == "__main__":

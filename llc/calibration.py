@@ -59,6 +59,9 @@ MOMENTUM = 0.8
 MAX_ERROR_RATIO = 0.85
 """Of BAOAB's error bars to SGLD's, to be worth it."""
 
+ILL = {"diverged", "too_hot", "stuck"}
+"""Verdicts on a step that is too large."""
+
 ROUNDS = 5
 PROBE_SAMPLES = 1024
 POWER_STEPS = 12
@@ -120,6 +123,8 @@ class _Pilot:
     trials: list[Trial] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
     gradients: int = 0
+    firmness: float = 1.0
+    """Of the tether, beside what the curvature calls for: more where chains wander along valleys."""
 
     def run(self) -> Calibration:
         """All decisions, one after the other."""
@@ -157,7 +162,7 @@ class _Pilot:
         gamma = self.auto.gamma
         if gamma is None:
             slowest = min(0.5, SPREADING / (2 * SHARES[-1] * settings.num_burnin_steps))
-            gamma = _round_up(max(slowest / (1 - slowest) * stiffness, 1e-6))
+            gamma = _round_up(self.firmness * max(slowest / (1 - slowest) * stiffness, 1e-6))
         epsilon = 2 * share / (stiffness + gamma)
         return _update(settings, gamma=gamma, sampler=_with_epsilon(settings, epsilon))
 
@@ -250,13 +255,16 @@ class _Pilot:
 
     def _choose_step(self, settings: LLCSettings, curvature: float) -> tuple[LLCSettings, float]:
         """The largest share f whose λ̂ is that of f/2."""
-        for attempt in range(ROUNDS):
-            if attempt:
-                curvature *= 4
+        for _ in range(ROUNDS):
             variants = [self._scaled(settings, curvature, share) for share in SHARES]
             draws = self._trial(variants)
-            healthy = [self._healthy(draws, v, variants[v]) for v in range(len(SHARES))]
-            if healthy[-1]:
+            verdicts = [self._verdicts(draws, v, variants[v]) for v in range(len(SHARES))]
+            healthy = [not verdict & ILL for verdict in verdicts]
+            if not healthy[-1]:
+                curvature *= 4
+            elif "not_spread" in verdicts[-1] and self.auto.gamma is None:
+                self.firmness *= 3
+            else:
                 return self._largest_step(variants, draws, healthy), curvature
         self.reasons.append("no step was found at which the chains are healthy: mind the verdicts")
         return self._scaled(settings, curvature, SHARES[-1]), curvature
@@ -288,10 +296,9 @@ class _Pilot:
         )
         return _update(variants[chosen], step_error=error)
 
-    def _healthy(self, draws: Draws, variant: int, settings: LLCSettings) -> bool:
+    def _verdicts(self, draws: Draws, variant: int, settings: LLCSettings) -> set[str]:
         rows = range(variant * len(self.anchors), (variant + 1) * len(self.anchors))
-        verdicts = [health.judge(draws, row, estimators.llc(draws, row), settings.health).name for row in rows]
-        return not {"diverged", "too_hot", "stuck"} & set(verdicts)
+        return {health.judge(draws, row, estimators.llc(draws, row), settings.health).name for row in rows}
 
     def _choose_kernel(self, settings: LLCSettings) -> LLCSettings:
         """BAOAB in place of SGLD if it is as healthy and reaches a smaller error with as many gradients."""
@@ -303,7 +310,7 @@ class _Pilot:
         agree = all(
             abs(a.value - b.value) <= 3 * math.hypot(a.std_error, b.std_error) for a, b in zip(*errors, strict=True)
         )
-        if not (self._healthy(second, 0, other) and agree):
+        if self._verdicts(second, 0, other) & ILL or not agree:
             self.reasons.append("SGLD with averaged noise: BAOAB is too hot at this step")
             return settings
         ratio = float(np.median(ratios))

@@ -23,6 +23,9 @@ MIN_DRIFT_Z = 4.0
 MIN_VIRIAL_Z = 3.0
 """Standard errors beyond which a virial ratio is not 1."""
 
+SURELY_HOT = 2.0
+"""A virial ratio beyond this is too hot whatever its error: that of a chain that explodes grows with it."""
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -70,7 +73,7 @@ def _lost(draws: Draws, row: int, estimate: Estimate) -> Verdict | None:
 def _temperature(draws: Draws, row: int, estimate: Estimate, settings: HealthSettings) -> Verdict | None:
     """Chains at another temperature than the posterior's 1, or still on their way out."""
     virial, error = _virial(draws, row)
-    if virial > max(settings.max_virial, 1 + MIN_VIRIAL_Z * error):
+    if virial > max(settings.max_virial, min(1 + MIN_VIRIAL_Z * error, SURELY_HOT)):
         return Verdict("too_hot", f"the virial ratio is {virial:.3g}, not 1: the step is too large; lower epsilon")
     if estimate.excess > settings.max_excess * abs(estimate.value):
         return Verdict(

@@ -33,6 +33,12 @@ def white(value: float = 10.0, spread: float = 2.0, virial: float = 1.0, excess:
     )
 
 
+def exploding() -> Draws:
+    """Chains that grow tenfold every fifty draws: their mean has an error as large as itself."""
+    draws = white()
+    return dataclasses.replace(draws, squares=draws.squares * np.logspace(0, 10, DRAWS))
+
+
 def verdict(draws: Draws) -> health.Verdict:
     return health.judge(draws, 0, estimators.llc(draws, 0), HealthSettings())
 
@@ -88,6 +94,7 @@ def test_good_draws_are_ok() -> None:
         (white(virial=0.5), "not_spread"),
         (white(value=-10.0), "not_a_minimum"),
         (white(excess=5.0), "too_hot"),
+        (exploding(), "too_hot"),
         (dataclasses.replace(white(), squares=np.zeros((1, CHAINS, DRAWS))), "stuck"),
         (dataclasses.replace(white(), acceptance=np.array([[0.9, 0.01, 0.9, 0.9]])), "stuck"),
         (dataclasses.replace(white(), losses=np.full((1, CHAINS, DRAWS), 3.0)), "stuck"),
