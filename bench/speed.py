@@ -262,8 +262,8 @@ HEAD = """# Speed
 `make bench-speed`: {runs}; one thread.
 
 Row-steps (steps of one chain at one checkpoint) per second, in a series of {checkpoints} checkpoints × {chains} \
-chains: the best round, in brackets the median, all taking turns, in CPU time. The plan is the one that a job would choose. \
-Peers are at the same chains, batch, ε, nβ and γ, with the fastest loader they can be given \
+chains: the best round, in brackets the median, all taking turns, in CPU time. The plan is the one that a job would \
+choose. Peers are at the same chains, batch, ε, nβ and γ, with the fastest loader they can be given \
 ([bench/peers](../bench/peers/README.md)); *bare passes* are forward and backward passes alone, in a plain loop.
 
 """
