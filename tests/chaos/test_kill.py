@@ -18,7 +18,7 @@ from tests.chaos.conftest import CHECKPOINTS
 
 MEASURES = {
     "loss": {},
-    "llc": {"batch_size": 16, "num_burnin_steps": 50, "num_draws": 2000, "gamma": 10.0, "sampler": {"epsilon": 1e-3}},
+    "llc": {"batch_size": 16, "num_burnin_steps": 50, "num_draws": 800, "gamma": 10.0, "sampler": {"epsilon": 1e-3}},
 }
 
 
