@@ -63,7 +63,7 @@ class MinibatchGradients:
             return tuple(part for part in parts if part is not None)
 
         graph = make_fx(call, decomposition_table={torch.ops.aten.bmm.default: _product})(*arguments)
-        return torch.compile(graph, dynamic=False, fullgraph=True, options=ONE_THREAD)
+        return torch.compile(graph.forward, dynamic=False, fullgraph=True, options=ONE_THREAD)
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:

@@ -27,10 +27,10 @@ class DeepLinear(Model[VectorLoss]):
         return Layout({f"layers.{i}.weight": (out, into) for i, (into, out) in enumerate(pairwise(self.widths))})
 
     def forward(self, params: "Mapping[str, Tensor]", x: "Tensor") -> "Tensor":
-        h = x
+        h = x.mT  # samples are columns, as in an MLP
         for i in range(len(self.widths) - 1):
-            h = h @ params[f"layers.{i}.weight"].mT
-        return h
+            h = params[f"layers.{i}.weight"] @ h
+        return h.mT
 
     @property
     def num_outputs(self) -> int:

@@ -58,15 +58,16 @@ class MLP(Model[VectorLoss]):
         return Layout(shapes)
 
     def forward(self, params: "Mapping[str, Tensor]", x: "Tensor") -> "Tensor":
-        h = self._embed(params, x)
+        # Samples are columns: then weights that differ from row to row multiply shared inputs without copies of them.
+        h = self._embed(params, x).mT
         last = len(self.widths) - 2
         for i in range(last + 1):
-            h = h @ params[f"layers.{i}.weight"].mT
+            h = params[f"layers.{i}.weight"] @ h
             if self.bias:
-                h = h + params[f"layers.{i}.bias"]
+                h = h + params[f"layers.{i}.bias"][:, None]
             if i < last:
                 h = ACTIVATIONS[self.activation](h)
-        return h
+        return h.mT
 
     def _embed(self, params: "Mapping[str, Tensor]", x: "Tensor") -> "Tensor":
         if self.embeddings is None:

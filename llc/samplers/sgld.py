@@ -27,10 +27,9 @@ class SGLD(Kernel):
     def step(self, point: Point, state: State, noise: Tensor, columns: Columns) -> Tensor:
         size = columns.epsilon.sqrt()
         moved = torch.addcmul(point.u, columns.epsilon, point.forces, value=-0.5)
-        if not state:
-            return moved.addcmul_(size, noise)
-        last, state["noise"] = state["noise"], noise
-        return moved.addcmul_(size, last, value=0.5).addcmul_(size, noise, value=0.5)
+        if state:
+            noise, state["noise"] = (state["noise"] + noise) / 2, noise
+        return moved.addcmul_(size, noise)
 
     def stretching(self, state: State, columns: Columns) -> Tensor | None:
         return None if state else columns.epsilon / 4
