@@ -18,9 +18,10 @@ from bench.problems import Problem
 from bench.truth import Tether, truth
 from llc import estimators, health
 from llc.calibration import calibrate
-from llc.chains import DRAWS_BETWEEN_EXCESSES, sample
+from llc.chains import DRAWS_BETWEEN_EXCESSES, Chains, sample
 from llc.draws import Draws
 from llc.ensemble import per_sample_losses
+from llc.rounds import draw_in_rounds
 from llc.rows import rows_of
 from llc.settings import (
     AutoLLCSettings,
@@ -87,10 +88,14 @@ def auto(name: str, tether: Tether, effort: float, problem: Problem, seed: int) 
     baselines = per_sample_losses(problem.objective, anchors)
     calibration = calibrate(problem.objective, anchors, baselines, wanted)
     settings = calibration.settings
-    draws = sample(problem.objective, rows_of(anchors, baselines, settings, problem.objective.layout), settings)
+    rows = rows_of(anchors, baselines, settings, problem.objective.layout)
+    chains = Chains(problem.objective, rows, settings)
+    chains.burn_in(settings.num_burnin_steps)
+    (draws,) = draw_in_rounds(chains, [[0]], settings)
     seconds = time.perf_counter() - start
     per_step = _per_step(problem, settings)
-    made = record_of(problem, name, seed, settings, draws, round(settings.work * per_step), seconds)
+    steps = settings.num_burnin_steps + draws.losses.shape[2] * settings.steps_between_draws
+    made = record_of(problem, name, seed, settings, draws, round(settings.num_chains * steps * per_step), seconds)
     return made.model_copy(update={"pilot_evaluations": calibration.gradients * min(settings.batch_size, problem.n)})
 
 

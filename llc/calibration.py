@@ -33,7 +33,7 @@ from llc.ensemble import PLAN, HessianOperator, Plan
 from llc.objective import Objective
 from llc.randomness import Stream, generator
 from llc.rows import concatenate, rows_of
-from llc.settings import AutoLLCSettings, BAOABSettings, LLCSettings, SamplerSettings
+from llc.settings import AutoLLCSettings, BAOABSettings, LLCSettings, SamplerSettings, Target
 
 SPREADING = 3.0
 """ε γ B: after burn-in, a direction that only the tether holds has e⁻³ = 5 % of its way left."""
@@ -41,10 +41,12 @@ SPREADING = 3.0
 BURNIN_SHARE = 0.3
 """Of the steps of a chain."""
 
-SHARES = (1.0, 0.5, 0.25)
-"""f, the step as a share of half the largest stable one; the tether is chosen so that chains spread at the smallest."""
+SHARES = (1.5, 1.0, 0.5, 0.25)
+"""f, the step as a share of half the largest stable one; the tether is chosen so that chains spread at the smallest.
+The first is never chosen: it shows whether the second is safe.
+"""
 
-MAX_STEP_CHANGE = 0.05
+MAX_STEP_CHANGE = 0.03
 """A step is small enough if halving it moves λ̂ by no more than this share, or than its noise."""
 
 MIN_STEP_ERROR = 0.01
@@ -59,12 +61,23 @@ MOMENTUM = 0.8
 MAX_ERROR_RATIO = 0.85
 """Of BAOAB's error bars to SGLD's, to be worth it."""
 
+FLOOR = 0.1
+"""Of the largest λ̂ of a pilot: to know smaller ones better than that has no use in a series."""
+
 ILL = {"diverged", "too_hot", "stuck"}
 """Verdicts on a step that is too large."""
 
 ROUNDS = 5
-PROBE_SAMPLES = 1024
-POWER_STEPS = 12
+"""Of a choice that is made until it agrees with what it was made from."""
+
+LOOKS = 8
+"""At where the chains are, while they burn in: curvature that they meet but now and then counts as well."""
+
+PROBE_BATCHES = 4
+"""Minibatches of samples in a Hessian product."""
+
+POWER_STEPS, MORE_POWER_STEPS = 12, 4
+"""Of power iteration, at first and from a direction known."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +135,8 @@ class _Pilot:
     report: Callable[[int], None]
     trials: list[Trial] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
+    steepest: dict[int, Tensor] = field(default_factory=dict)
+    """The direction of the largest curvature by checkpoint, where it was last looked for."""
     gradients: int = 0
     firmness: float = 1.0
     """Of the tether, beside what the curvature calls for: more where chains wander along valleys."""
@@ -129,21 +144,17 @@ class _Pilot:
     def run(self) -> Calibration:
         """All decisions, one after the other."""
         settings = self._affordable(
-            LLCSettings(
-                nbeta=self.auto.nbeta,
+            self.auto.as_given(
                 gamma=self.auto.gamma or 0.0,
-                tether=self.auto.tether,
                 batch_size=min(self.auto.batch_size, self.objective.num_samples),
-                num_chains=self.auto.num_chains,
-                seed=self.auto.seed,
-                health=self.auto.health,
+                num_probe_samples=0,
             )
         )
         settings, curvature = self._choose_scale(settings)
         settings, curvature = self._choose_gradient(settings, curvature)
         settings, curvature = self._choose_step(settings, curvature)
         settings = self._choose_kernel(settings)
-        settings = self._choose_draws(settings)
+        settings = _update(self._choose_draws(settings), num_probe_samples=self.auto.num_probe_samples)
         return Calibration(settings, curvature, self.trials, self.gradients, self.reasons)
 
     def _affordable(self, settings: LLCSettings) -> LLCSettings:
@@ -156,7 +167,7 @@ class _Pilot:
 
     # ε and γ ----------------------------------------------------------------------------------------------------------
 
-    def _scaled(self, settings: LLCSettings, curvature: float, share: float = SHARES[1]) -> LLCSettings:
+    def _scaled(self, settings: LLCSettings, curvature: float, share: float = SHARES[2]) -> LLCSettings:
         """ε of this share, and the weakest tether at which chains spread even with the smallest share."""
         stiffness = settings.nbeta_for(self.objective.num_samples) * curvature
         gamma = self.auto.gamma
@@ -179,8 +190,10 @@ class _Pilot:
         for _ in range(ROUNDS):
             settings = self._scaled(settings, curvature)
             chains = self._chains(settings)
-            self._run(chains, settings.num_burnin_steps // 2, settings)
-            found = self._curvature(chains.positions[0], settings)
+            found = 0.0
+            for _ in range(LOOKS):
+                self._run(chains, settings.num_burnin_steps // LOOKS, settings)
+                found = max(found, *(self._curvature(w, settings) for w in chains.positions))
             if not math.isfinite(found):
                 curvature *= 16
                 continue
@@ -197,16 +210,22 @@ class _Pilot:
         return settings, curvature
 
     def _curvature(self, w: Tensor, settings: LLCSettings) -> float:
-        """The largest |eigenvalue| of the Hessian at the rows of w (rows, d), in u, by power iteration."""
+        """The largest |eigenvalue| of the Hessian at the rows of w (checkpoints, d), in u, by power iteration, from the
+        direction in which it was largest the last time.
+        """
         if not bool(w.isfinite().all()):
             return math.inf
         scales = rows_of(self.anchors, self.baselines, settings, self.objective.layout).scales
         largest = 0.0
         for row, one in enumerate(w):
-            hessian = HessianOperator(self.objective, one, PROBE_SAMPLES, self.plan)
+            hessian = HessianOperator(self.objective, one, PROBE_BATCHES * self.auto.batch_size, self.plan)
             scale = 1.0 if scales is None else scales[row]
-            v = torch.from_numpy(_signs(self.auto.seed, 0, len(one))).to(one)
-            for _ in range(POWER_STEPS):
+            last = self.steepest.get(row)
+            v = torch.from_numpy(_signs(self.auto.seed, 0, len(one))).to(one) / len(one) ** 0.5
+            if last is not None:
+                v += last
+            steps = POWER_STEPS if last is None else MORE_POWER_STEPS
+            for _ in range(steps):
                 v = v / v.norm()
                 v = scale * hessian(scale * v)
                 if not bool(v.norm() > 0):
@@ -214,8 +233,10 @@ class _Pilot:
             norm = float(v.norm())
             if not math.isfinite(norm):
                 return math.inf
+            if norm > 0:
+                self.steepest[row] = v / norm
             largest = max(largest, norm)
-            self._count(2 * POWER_STEPS)
+            self._count(2 * steps * PROBE_BATCHES)
         return largest
 
     # Gradient and batch -----------------------------------------------------------------------------------------------
@@ -259,17 +280,23 @@ class _Pilot:
             variants = [self._scaled(settings, curvature, share) for share in SHARES]
             draws = self._trial(variants)
             verdicts = [self._verdicts(draws, v, variants[v]) for v in range(len(SHARES))]
-            healthy = [not verdict & ILL for verdict in verdicts]
-            if not healthy[-1]:
+            # Where chains were lost, some would be in a longer run at the next smaller step; and it would call hot what
+            # is somewhat hot here.
+            safe = [not verdict & ILL and "diverged" not in larger for larger, verdict in pairwise(verdicts)]
+            virials = draws.virials.mean((1, 2)).reshape(len(SHARES), -1).max(1)
+            cool = virials <= 1 + (self.auto.health.max_virial - 1) / 2
+            if not safe[-1]:
                 curvature *= 4
+            elif not cool[-2]:
+                curvature *= 2
             elif "not_spread" in verdicts[-1] and self.auto.gamma is None:
                 self.firmness *= 3
             else:
-                return self._largest_step(variants, draws, healthy), curvature
+                return self._largest_step(variants, draws, [False, *(safe & cool[1:])]), curvature
         self.reasons.append("no step was found at which the chains are healthy: mind the verdicts")
         return self._scaled(settings, curvature, SHARES[-1]), curvature
 
-    def _largest_step(self, variants: Sequence[LLCSettings], draws: Draws, healthy: Sequence[bool]) -> LLCSettings:
+    def _largest_step(self, variants: Sequence[LLCSettings], draws: Draws, safe: Sequence[bool]) -> LLCSettings:
         """Of those whose λ̂ is that of the next smaller one, the largest; with what the step size does to it."""
         count = len(self.anchors)
         found = [[estimators.llc(draws, v * count + k) for k in range(count)] for v in range(len(SHARES))]
@@ -282,7 +309,7 @@ class _Pilot:
         chosen = len(SHARES) - 1
         for v in reversed(range(len(SHARES) - 1)):
             moved, noise = changes[v]
-            if not (healthy[v] and np.all(np.abs(moved) <= np.maximum(MAX_STEP_CHANGE, 2 * noise))):
+            if not (safe[v] and np.all(np.abs(moved) <= np.maximum(MAX_STEP_CHANGE, noise))):
                 break
             chosen = v
         moved, noise = changes[min(chosen, len(changes) - 1)]
@@ -321,21 +348,27 @@ class _Pilot:
         return settings
 
     def _choose_draws(self, settings: LLCSettings) -> LLCSettings:
-        """As many as the target needs by the last trials' sampling errors, and the budget allows."""
-        target, most = self.auto.target, settings.num_draws
-        needed = 0.0
-        for trial in self.trials[-2 * len(self.anchors) :]:
-            if trial.kernel != settings.sampler.name:
-                continue
-            wanted = min(target.std_error or math.inf, (target.relative_error or math.inf) * abs(trial.llc), math.inf)
-            needed = max(needed, self._trial_draws(settings) * (trial.sampling_error / wanted) ** 2)
-        draws = int(min(most, max(100, needed))) if math.isfinite(needed) else most
+        """As many as the target needs by the last trials' sampling errors, within the budget; more where that errs."""
+        mine = [t for t in self.trials[-2 * len(self.anchors) :] if t.kernel == settings.sampler.name]
+        target = self._target(max(abs(trial.llc) for trial in mine))
+        most, share = settings.num_draws, self._trial_draws(settings)
+        needed = [share * (t.sampling_error / max(target.error(t.llc), 1e-300)) ** 2 for t in mine]
+        draws = int(min(most, max(100, *needed))) if all(map(math.isfinite, needed)) else most
+        max_draws = round(self.auto.extension * (settings.num_burnin_steps + most)) - settings.num_burnin_steps
         self.reasons.append(
-            f"{draws} draws a chain for the target"
-            if draws < most
-            else f"{draws} draws a chain, all that the budget allows"
+            f"{draws} draws a chain{' for the target' if draws < most else ', all that the budget allows'}; up to "
+            f"{max_draws} where that misses it"
         )
-        return _update(settings, num_draws=draws)
+        return _update(settings, num_draws=draws, target=target, max_draws=max_draws)
+
+    def _target(self, largest: float) -> Target:
+        """The target, a share of a small λ̂ never meaning less than that share of a tenth of the series' largest: near
+        zero it could not be reached.
+        """
+        target = self.auto.target
+        if target.std_error is not None or target.relative_error is None or not math.isfinite(largest):
+            return target
+        return Target(std_error=target.relative_error * FLOOR * largest or None, relative_error=target.relative_error)
 
     # Running ----------------------------------------------------------------------------------------------------------
 

@@ -18,13 +18,14 @@ Now and then a second minibatch at the same place, g' and F', tells them apart: 
 `E (g_i − g'_i)² = 2 C_i`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.linalg import vecdot
 
 from llc.compiled import MinibatchGradients
 from llc.draws import Array, Draws
@@ -68,7 +69,8 @@ class Chains:
         self._objective, self._rows, self._settings, self._report = objective, rows, settings, report
         self._kernel = kernel(settings.sampler)
         self._chains, self._num_rows = settings.num_chains, len(rows)
-        self._step = 0
+        self._step, self._num_drawn = 0, 0
+        self._stopped: set[int] = set()
         self._minibatches = Minibatches(objective, rows, settings, full=self._kernel.full_data)
         self._common = self._minibatches.common
         self._diverged_at = np.full((self._chains, self._num_rows), -1)
@@ -98,39 +100,47 @@ class Chains:
             positions[piece.chains, piece.rows] = piece.position
         return positions
 
+    def stop(self, rows: Collection[int]) -> None:
+        """These rows need not go on; what is drawn of them from now on may be NaN."""
+        self._stopped.update(rows)
+        self._pieces = [piece for piece in self._pieces if not self._stopped.issuperset(piece.row_numbers)]
+
     def draw(self, num_draws: int) -> Draws:
-        """Go on, and record."""
+        """Go on, and record. Every so many draws of all that were recorded, not of these, an excess or a probe is."""
         settings, full = self._settings, self._minibatches.full
         shape, num_probe_samples = (self._chains, self._num_rows), len(self._probe)
-        scalars = np.full((4, num_draws, *shape), np.nan)
-        seen: list[Array] = []
-        num_probes = -(-num_draws // settings.draws_between_probes) if num_probe_samples else 0
-        probes = np.full((num_probes, *shape, num_probe_samples), np.nan, np.float32)
-        for draw in range(num_draws):
+        numbers = np.arange(self._num_drawn, self._num_drawn + num_draws)
+        self._num_drawn += num_draws
+        excess_at = numbers[numbers % DRAWS_BETWEEN_EXCESSES == 0].tolist()
+        probe_at = numbers[numbers % settings.draws_between_probes == 0].tolist() if num_probe_samples else []
+        # Losses, works and squares stay where they are computed until all is done.
+        scalars = self._rows.anchors.new_full((3, num_draws, *shape), torch.nan)
+        excesses = np.full((4, len(excess_at), *shape), np.nan)
+        probes = np.full((len(probe_at), *shape, num_probe_samples), np.nan, np.float32)
+        seen: list[Tensor] = []
+        for draw, number in enumerate(numbers.tolist()):
             self.burn_in(settings.steps_between_draws - 1)
-            probe, wants_probe = divmod(draw, settings.draws_between_probes)
-            wants_excess = draw % DRAWS_BETWEEN_EXCESSES == 0
+            wants_excess, wants_probe = number in excess_at, number in probe_at
             second = self._minibatches.second(self._step) if wants_excess and not full else None
-            parts = np.full((4, *shape), np.nan)
             minibatch = self._minibatches.at(self._step)
-            baselines = self._minibatches.baselines(minibatch)
+            if minibatch.indices is not None:
+                seen.append(minibatch.indices)
             for piece, point in self._advance(minibatch):
                 where = piece.chains, piece.rows
-                works, squares = (torch.linalg.vecdot(point.u, other) for other in (point.gradients, point.u))
-                scalars[:, draw, *where] = _numpy(torch.stack([point.losses, baselines[where], works, squares]))
+                scalars[0, draw, *where] = point.losses
+                scalars[1, draw, *where] = vecdot(point.u, point.gradients)
+                scalars[2, draw, *where] = vecdot(point.u, point.u)
                 if wants_excess:
-                    parts[:, *where] = _numpy(piece.excess(point, second))
-                if num_probe_samples and not wants_probe:
-                    probes[probe, *where] = _numpy(piece.probe_losses(point, self._probe))
-            if wants_excess:
-                seen.append(parts)
-        losses, baselines, works, squares = (_rows_first(array) for array in scalars)
+                    excesses[:, excess_at.index(number), *where] = _numpy(piece.excess(point, second))
+                if wants_probe:
+                    probes[probe_at.index(number), *where] = _numpy(piece.probe_losses(point, self._probe))
+        losses, works, squares = (_rows_first(_numpy(scalar)) for scalar in scalars)
         return Draws(
             losses=losses,
-            baselines=baselines,
+            baselines=_rows_first(_numpy(self._minibatches.baselines(seen, num_draws))),
             works=works,
             squares=squares,
-            excesses=_excesses(*(_rows_first(part) for part in np.stack(seen, axis=1))),
+            excesses=_excesses(*map(_rows_first, excesses)),
             probe_losses=_rows_first(probes),
             probe_baselines=self._probe_baselines,
             diverged_at=self._diverged_at.T.copy(),
@@ -162,7 +172,7 @@ class Chains:
             yield piece, point
             piece.move(point, noise)
         self._step += 1
-        self._report(self._chains * self._num_rows)
+        self._report(sum(piece.num_rows for piece in self._pieces))
 
     def _to_device(self, numbers: NDArray[np.float32]) -> Tensor:
         return torch.from_numpy(numbers).to(self._rows.anchors.device).unsqueeze(1)
@@ -185,6 +195,8 @@ class _Piece:
     ) -> None:
         self._objective, self._kernel, self._plan, self._gradients_at = objective, kernel, plan, gradients_at
         self.chains, self.rows = chains, part
+        self.row_numbers = range(len(rows))[part]
+        self.num_rows = len(start[chains]) * len(self.row_numbers)
         self._anchors = rows.anchors[part]
         self._scales = None if rows.scales is None else rows.scales[part]
         free = None if self._scales is None else self._scales != 0
@@ -194,8 +206,7 @@ class _Piece:
         self.columns = Columns(
             *(column[part, None] for column in (rows.epsilon, rows.nbeta, rows.gamma, rows.num_free()))
         )
-        num_chains = len(range(*chains.indices(len(start))))
-        self._u = self._anchors.new_zeros(num_chains, *self._anchors.shape)
+        self._u = self._anchors.new_zeros(len(start[chains]), *self._anchors.shape)
         self.state = kernel.start(self._u, self._of_free(start), self.columns)
 
     @property
@@ -230,18 +241,17 @@ class _Piece:
         g = point.gradients
         other = g if second is None else self._in_u(self._gradients(point.u, second, None).gradients)
         force = torch.addcmul(other, point.u, self.columns.gamma)
-        stretching, heating = (
-            self._kernel.stretching(self.state, self.columns),
-            self._kernel.heating(self.state, self.columns),
-        )
+        noise, still = g - other, torch.zeros_like(point.losses)
+        stretching = self._kernel.stretching(self.state, self.columns)
+        heating = self._kernel.heating(self.state, self.columns)
         return torch.stack(
             [
-                (0 if stretching is None else stretching) * g * force / 2,
-                (0 if heating is None else heating) * (g - other).square() / 4,
-                g * other,
-                g * force,
+                still if stretching is None else vecdot(stretching * g, force) / 2,
+                still if heating is None else vecdot(heating * noise, noise) / 4,
+                vecdot(g, other),
+                vecdot(g, force),
             ]
-        ).sum(-1)
+        )
 
     def probe_losses(self, point: Point, samples: Tensor) -> Tensor:
         """(chains, rows, samples)."""

@@ -9,6 +9,10 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 
+OVER_DRAWS = ("losses", "baselines", "works", "squares", "excesses", "probe_losses")
+"""The arrays of `Draws` whose third axis is of draws."""
+
+
 @dataclass(frozen=True)
 class Draws:
     """What the chains recorded: float64, (rows, chains, draws); NaN after divergence."""
@@ -61,6 +65,12 @@ class Draws:
             return array if array.shape == shape else np.full(shape, fillers.get(name, np.nan), array.dtype)
 
         return cls(**{name: np.concatenate([filled(part, name) for part in parts]) for name in vars(parts[0])})
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Draws]") -> "Draws":
+        """Of the same rows, what was drawn first, then, and so on."""
+        arrays = {name: np.concatenate([getattr(part, name) for part in parts], axis=2) for name in OVER_DRAWS}
+        return replace(parts[-1], **arrays)
 
     def of_rows(self, rows: Sequence[int]) -> "Draws":
         """Those of some of the rows."""

@@ -4,6 +4,7 @@ A diverged, stuck or unconverged chain is a result with a reason, never an excep
 verdict that applies is given, the worst first.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -18,7 +19,7 @@ from llc.settings import HealthSettings
 VerdictName = Literal["ok", "not_mixed", "not_spread", "too_hot", "not_a_minimum", "stuck", "diverged"]
 
 MIN_DRIFT_Z = 4.0
-"""Standard errors, from the spread between chains, beyond which a drift is significant."""
+"""Standard errors beyond which a drift is significant."""
 
 MIN_VIRIAL_Z = 3.0
 """Standard errors beyond which a virial ratio is not 1."""
@@ -119,7 +120,12 @@ def _mixing(draws: Draws, row: int, estimate: Estimate, settings: HealthSettings
 
 
 def _drift(x: Array) -> tuple[float, float]:
-    """Change of the mean from the first half of the draws to the second, with its error over chains."""
+    """Change of the mean from the first half of the draws to the second, with its error: over chains, or over draws if
+    that is larger, since a few chains may agree by chance.
+    """
     half = x.shape[1] // 2
-    changes = x[:, half:].mean(axis=1) - x[:, :half].mean(axis=1)
-    return float(changes.mean()), float(changes.std(ddof=1)) / len(changes) ** 0.5
+    first, second = x[:, :half], x[:, half:]
+    changes = second.mean(axis=1) - first.mean(axis=1)
+    over_chains = float(changes.std(ddof=1)) / len(changes) ** 0.5
+    over_draws = math.hypot(*(estimators.mean(part).sampling_error for part in (first, second)))
+    return float(changes.mean()), max(over_chains, 0.0 if math.isnan(over_draws) else over_draws)

@@ -3,6 +3,7 @@
 An epoch without replacement biases the minibatch loss, and chains that share batches give too small an error bar.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,9 @@ from llc.objective import Batch, Objective
 from llc.randomness import CommonDraws
 from llc.rows import Rows
 from llc.settings import LLCSettings
+
+NUMBERS_AT_ONCE = 2**24
+"""Baselines that are looked up together."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +56,21 @@ class Minibatches:
         """An independent one."""
         return self._take(self.common.second_minibatches(step))
 
-    def baselines(self, minibatch: Minibatch) -> Tensor:
-        """(chains, rows): the minibatch's mean loss at the anchors."""
-        if minibatch.indices is None:
-            return self._baselines.mean(-1).expand(self._chains, -1)
-        losses = self._baselines[:, minibatch.indices]
-        weights = minibatch.weights
-        return (losses.mean(-1) if weights is None else (losses * weights[:, None]).sum(-1)).T
+    def baselines(self, indices: Sequence[Tensor], num_draws: int) -> Tensor:
+        """(draws, chains, rows): mean losses at the anchors of minibatches with these indices, each (chains, batch); of
+        the whole data set without any.
+        """
+        if self.full:
+            return self._baselines.mean(-1).expand(num_draws, self._chains, -1)
+        size = max(1, NUMBERS_AT_ONCE // (indices[0].numel() * len(self._baselines)))
+        parts = [torch.stack(list(indices[start : start + size])) for start in range(0, num_draws, size)]
+        return torch.cat([self._mean(self._baselines[:, part]).movedim(0, -1) for part in parts])
+
+    def _mean(self, losses: Tensor) -> Tensor:
+        """(rows, ..., batch) → (rows, ...)."""
+        if self._weights is None:
+            return losses.mean(-1)
+        return (losses * self._weights[:, None, None]).sum(-1)
 
     def _take(self, numbers: NDArray[np.int64]) -> Minibatch:
         indices = torch.from_numpy(numbers).to(self._baselines.device)

@@ -39,8 +39,8 @@ GPU_SHARE = 0.5
 """Of its free memory."""
 
 
-PILOT_MEGABYTES = 256
-"""Of a call; it may try batches several times as large as planned for."""
+PILOT_SHARE = 1 / 4
+"""Of a call's memory: a pilot may try batches several times as large as planned for."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,8 @@ def choose_plan(objective: Objective, anchors: Tensor, settings: LLCSettings | A
     if settings is None:
         settings = LLCSettings()
     elif isinstance(settings, AutoLLCSettings):
-        settings = LLCSettings(
-            num_chains=settings.num_chains,
-            batch_size=settings.batch_size,
-            seed=settings.seed,
-            call_megabytes=PILOT_MEGABYTES,
-        )
+        megabytes = max(1, round(PILOT_SHARE * settings.call_megabytes))
+        settings = settings.as_given(call_megabytes=megabytes)
     budget = _budget(objective, settings)
     batch_size = min(settings.batch_size, objective.num_samples)
     if kernel(settings.sampler).full_data:

@@ -160,19 +160,26 @@ class Scale(Frozen):
     gamma: PositiveFloat
 
 
-class LLCSettings(Frozen):
-    """How λ̂ is estimated. A number without its (nβ, γ) means nothing: both are kept with every result."""
+class Target(Frozen):
+    """When λ̂ is known well enough: at whichever of the two is reached first. Only sampling errors count, which more
+    draws make smaller.
+    """
 
-    sampler: SamplerSettings = SGLDSettings()
-    gradient: Literal["minibatch", "control_variate"] = Field(
-        default="minibatch",
-        description="control_variate: ∇L_B(w) − ∇L_B(w*) + ∇L_n(w*) (arXiv 1706.05439); two gradients a step.",
-    )
+    std_error: PositiveFloat | None = Field(default=None, description="Standard error of λ̂.")
+    relative_error: PositiveFloat | None = Field(default=0.03, description="Standard error of λ̂ as a share of it.")
+
+    def error(self, llc: float) -> float:
+        """The standard error at which this λ̂ is known well enough."""
+        return max(self.std_error or 0.0, (self.relative_error or 0.0) * abs(llc))
+
+
+class ChainSettings(Frozen):
+    """What is for a person to say, whoever chooses the rest."""
+
     nbeta: PositiveFloat | None = Field(
         default=None,
         description="Inverse temperature nβ; null means n / log n, n the number of samples of the data set.",
     )
-    gamma: NonNegativeFloat = Field(default=100.0, description="Strength γ of the tether (γ/2)‖w − w*‖².")
     tether: Literal["parameters", "tensors"] = Field(
         default="parameters",
         description="Unit of w − w* in the tether and the steps; tensors: the root mean square of each tensor of w*, "
@@ -182,11 +189,6 @@ class LLCSettings(Frozen):
         default=256, ge=1, description="Samples of a minibatch, drawn with replacement; from n on, the whole data set."
     )
     num_chains: int = Field(default=4, ge=2, le=64, description="Independent chains; an error bar needs two.")
-    num_burnin_steps: int = Field(
-        default=300, ge=0, le=1_000_000, description="Steps thrown away at the start of a chain."
-    )
-    num_draws: int = Field(default=300, ge=8, le=1_000_000, description="Draws kept of every chain.")
-    steps_between_draws: int = Field(default=1, ge=1, le=1_000, description="Steps from one draw to the next.")
     num_probe_samples: int = Field(
         default=0,
         ge=0,
@@ -225,20 +227,7 @@ class LLCSettings(Frozen):
         description="Try torch.compile, and use it if it is faster, as for tiny models: up to a minute before the "
         "first step, and numbers that agree with those of other machines within rounding only.",
     )
-    step_error: NonNegativeFloat = Field(
-        default=0.0, description="Standard error from the step size, as a share of λ̂; a calibration measures it."
-    )
     health: HealthSettings = HealthSettings()
-
-    @property
-    def num_steps(self) -> int:
-        """Steps of one chain."""
-        return self.num_burnin_steps + self.num_draws * self.steps_between_draws
-
-    @property
-    def work(self) -> int:
-        """Row-steps for one checkpoint, the unit of progress: a gradient of one row."""
-        return self.num_chains * self.num_rows * self.num_steps
 
     @property
     def datasets(self) -> list[str]:
@@ -255,39 +244,75 @@ class LLCSettings(Frozen):
         return self.nbeta if self.nbeta is not None else num_samples / math.log(max(num_samples, 3))
 
 
-class Target(Frozen):
-    """When to stop sampling: at whichever is reached first, or when the budget ends."""
+class LLCSettings(ChainSettings):
+    """How λ̂ is estimated. A number without its (nβ, γ) means nothing: both are kept with every result."""
 
-    std_error: PositiveFloat | None = Field(default=None, description="Standard error of λ̂.")
-    relative_error: PositiveFloat | None = Field(default=0.03, description="Standard error of λ̂ as a share of it.")
+    sampler: SamplerSettings = SGLDSettings()
+    gradient: Literal["minibatch", "control_variate"] = Field(
+        default="minibatch",
+        description="control_variate: ∇L_B(w) − ∇L_B(w*) + ∇L_n(w*) (arXiv 1706.05439); two gradients a step.",
+    )
+    gamma: NonNegativeFloat = Field(default=100.0, description="Strength γ of the tether (γ/2)‖w − w*‖².")
+    num_burnin_steps: int = Field(
+        default=300, ge=0, le=1_000_000, description="Steps thrown away at the start of a chain."
+    )
+    num_draws: int = Field(default=300, ge=8, le=1_000_000, description="Draws kept of every chain.")
+    target: Target | None = Field(
+        default=None, description="Go on, num_draws at a time, until λ̂ is known so well; null: num_draws will do."
+    )
+    max_draws: int = Field(
+        default=10_000, ge=8, le=10_000_000, description="Draws of a chain beyond which it stops short of its target."
+    )
+    steps_between_draws: int = Field(default=1, ge=1, le=1_000, description="Steps from one draw to the next.")
+    step_error: NonNegativeFloat = Field(
+        default=0.0, description="Standard error from the step size, as a share of λ̂; a calibration measures it."
+    )
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of one chain; more if that misses its target."""
+        return self.num_burnin_steps + self.num_draws * self.steps_between_draws
+
+    @property
+    def work(self) -> int:
+        """Row-steps for one checkpoint, the unit of progress: a gradient of one row."""
+        return self.num_chains * self.num_rows * self.num_steps
 
 
-class AutoLLCSettings(Frozen):
-    """Settings to be chosen by a pilot on a few checkpoints of the series, once for all of it (`llc.calibration`)."""
+class AutoLLCSettings(ChainSettings):
+    """Settings to be chosen by a pilot on a few checkpoints of the series, once for all of it (`llc.calibration`),
+    which may choose larger minibatches than batch_size.
+    """
 
     settings: Literal["auto"] = "auto"
-    nbeta: PositiveFloat | None = Field(default=None, description="Inverse temperature nβ; null means n / log n.")
     gamma: PositiveFloat | None = Field(
         default=None, description="Strength γ of the tether; null: the weakest at which chains spread in the budget."
     )
-    tether: Literal["parameters", "tensors"] = "parameters"
     target: Target = Target()
     budget: int = Field(
         default=8000,
         ge=400,
         le=100_000_000,
-        description="Minibatch gradients that one checkpoint may cost, all chains together.",
+        description="Minibatch gradients that one checkpoint is meant to cost, all chains together: the more, the "
+        "longer the burn-in and the weaker the tether.",
     )
-    num_chains: int = Field(default=4, ge=2, le=64, description="Independent chains.")
-    batch_size: int = Field(default=256, ge=1, description="Samples of a minibatch at least.")
+    extension: float = Field(
+        default=16,
+        ge=1,
+        le=1000,
+        description="Budgets that a checkpoint may cost where its target is not reached within one.",
+    )
     num_pilot_checkpoints: int = Field(default=3, ge=1, le=16, description="Checkpoints of the pilot.")
-    seed: int = Field(default=0, ge=0, lt=2**63, description="As in the settings that are chosen.")
-    health: HealthSettings = HealthSettings()
 
     @property
     def work(self) -> int:
-        """Row-steps for one checkpoint, at most."""
-        return self.budget
+        """Row-steps for one checkpoint, if that reaches its target."""
+        return self.budget * self.num_rows
+
+    def as_given(self, **changes: Any) -> LLCSettings:
+        """What of these a pilot has no choice about, the rest at its defaults but for these changes."""
+        kept = {name: getattr(self, name) for name in ChainSettings.model_fields}
+        return LLCSettings().model_copy(update=kept | changes)
 
     def pilot(self, num_checkpoints: int) -> list[int]:
         """Which checkpoints of a series the pilot takes: evenly spaced, the first and the last among them."""
@@ -396,5 +421,5 @@ class JobSettings(Frozen):
     def shard_size(self, num_parameters: int) -> int:
         """Checkpoints of one shard: as asked for, fewer where the rows of a large model would not fit in memory."""
         llc = self.measures.llc
-        rows = 1 if llc is None else llc.num_chains * (llc.num_rows if isinstance(llc, LLCSettings) else 1)
+        rows = 1 if llc is None else llc.num_chains * llc.num_rows
         return max(1, min(self.checkpoints_per_shard, MAX_SHARD_NUMBERS // (rows * num_parameters)))

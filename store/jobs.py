@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from llc.errors import InputError
 from llc.models import MODEL_SPEC
 from llc.patterns import matching
-from llc.settings import AutoLLCSettings, JobSettings, LLCSettings, MeasureSettings
+from llc.settings import AutoLLCSettings, ChainSettings, JobSettings, MeasureSettings
 from store.datasets import check_fits
 from store.ids import new_id
 from store.owned import find
@@ -98,9 +98,9 @@ def create_job(session: Session, tenant_id: str, series: Series, settings: JobSe
     return job
 
 
-def _check_refinements(session: Session, tenant_id: str, model: Model, llc: object) -> None:
+def _check_refinements(session: Session, tenant_id: str, model: Model, llc: ChainSettings | None) -> None:
     """Refuse weights that the model doesn't have, and data sets that it can't be evaluated on."""
-    if not isinstance(llc, LLCSettings) or not llc.refined:
+    if llc is None or not llc.refined:
         return
     for dataset_id in llc.datasets:
         check_fits(model, find(session, Dataset, tenant_id, dataset_id))

@@ -6,7 +6,6 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from llc.errors import InputError
-from llc.settings import LLCSettings
 from store.blobs import BlobStore
 from store.leases import Lease
 from store.tables import Checkpoint, Dataset, Job, Model, Result, Series
@@ -47,7 +46,7 @@ def request(session: Session, lease: Lease, blobs: BlobStore) -> dict[str, Any]:
 def _others(session: Session, lease: Lease, blobs: BlobStore) -> dict[str, str]:
     """The files of the data sets that refined LLCs name, by their ids."""
     llc = lease.settings.measures.llc
-    wanted = llc.datasets if isinstance(llc, LLCSettings) else []
+    wanted = llc.datasets if llc else []
     query = select(Dataset.id, Dataset.blob).join(Job, Job.tenant_id == Dataset.tenant_id)
     found = session.execute(query.where(Job.id == lease.job_id, Dataset.id.in_(wanted)))
     return {row.id: _path(blobs, row.blob, f"data set '{row.id}'") for row in found}

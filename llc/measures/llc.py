@@ -32,14 +32,11 @@ def measure(series: CheckpointSeries, settings: LLCSettings) -> list[Measurement
     and of `scales`, the first of which is the LLC itself; and in `plateau` why there is none, if there is none.
     """
     chosen = variants(settings, series.objective.num_samples)
-    draws = sample_variants(series, settings, chosen)
-    count = len(series.anchors)
-    found = []
-    for checkpoint in range(count):
-        mine = draws.of_rows(range(checkpoint, count * len(chosen), count))
-        loss = series.sample_losses[checkpoint].double().mean().item()
-        found.append(_Checkpoint(mine, chosen, settings, series.objective.num_samples, loss).measurement())
-    return found
+    losses = series.sample_losses.double().mean(-1).tolist()
+    return [
+        _Checkpoint(draws, chosen, settings, series.objective.num_samples, loss).measurement()
+        for draws, loss in zip(sample_variants(series, settings, chosen), losses, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
@@ -116,6 +113,7 @@ class _Checkpoint:
             "excess": estimate.excess,
             "r_hat": estimate.r_hat,
             "ess": estimate.ess,
+            "num_draws": draws.losses.shape[2],
             "virial": float(np.mean(draws.virials[row])),
             "distance": float(np.mean(draws.distances[row])),
             "epsilon": float(draws.epsilon[row]),

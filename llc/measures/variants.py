@@ -8,11 +8,12 @@ differs is the weights or the data, and nothing else.
 from dataclasses import dataclass
 from itertools import groupby
 
-from llc.chains import sample
+from llc.chains import Chains
 from llc.draws import Draws
 from llc.ensemble import per_sample_losses
 from llc.errors import InputError
 from llc.measures.base import CheckpointSeries
+from llc.rounds import draw_in_rounds
 from llc.rows import concatenate, free_mask, rows_of
 from llc.settings import LLCSettings, Scale
 
@@ -42,34 +43,40 @@ def variants(settings: LLCSettings, num_samples: int) -> list[Variant]:
     return sorted([Variant("llc", main), *scales, *refined], key=lambda variant: variant.dataset or "")
 
 
-def sample_variants(series: CheckpointSeries, settings: LLCSettings, chosen: list[Variant]) -> Draws:
-    """Rows variant by variant, the checkpoints of each in their order.
+def sample_variants(series: CheckpointSeries, settings: LLCSettings, chosen: list[Variant]) -> list[Draws]:
+    """Of every checkpoint, a row for each variant. How long a checkpoint goes on is settled by the LLC itself.
 
     Raises: InputError `no_such_dataset`, or for a pattern that chooses no parameter.
     """
-    parts = []
-    for dataset, mine in groupby(chosen, key=lambda variant: variant.dataset):
-        objective, losses = series.objective, series.sample_losses
-        if dataset is not None:
-            if dataset not in series.others:
-                raise InputError(
-                    "no_such_dataset", f"there is no data set '{dataset}'", "give it along with the series"
-                )
-            objective = series.others[dataset]
-            losses = per_sample_losses(objective, series.anchors, plan=series.plan)
-        layout = objective.layout
-        rows = [
-            rows_of(
-                series.anchors,
-                losses,
-                variant.settings,
-                layout,
-                free=None if variant.weights is None else free_mask(layout, variant.weights).to(series.anchors.device),
-            )
-            for variant in mine
-        ]
-        parts.append(sample(objective, concatenate(rows), settings, series.plan, series.report))
-    return Draws.concatenate(parts)
+    count = len(series.anchors)
+    parts: list[list[Draws]] = []
+    rounds: list[int] | None = None
+    for dataset, variants_of_it in groupby(chosen, key=lambda variant: variant.dataset):
+        mine = list(variants_of_it)
+        chains = _chains(series, settings, dataset, mine)
+        chains.burn_in(settings.num_burnin_steps)
+        groups = [range(checkpoint, count * len(mine), count) for checkpoint in range(count)]
+        found = draw_in_rounds(chains, groups, settings, rounds)
+        rounds = rounds or [draws.losses.shape[2] // settings.num_draws for draws in found]
+        parts.append(found)
+    return [Draws.concatenate(of_checkpoint) for of_checkpoint in zip(*parts, strict=True)]
+
+
+def _chains(series: CheckpointSeries, settings: LLCSettings, dataset: str | None, mine: list[Variant]) -> Chains:
+    """Rows variant by variant, the checkpoints of each in their order."""
+    objective, losses = series.objective, series.sample_losses
+    if dataset is not None:
+        if dataset not in series.others:
+            raise InputError("no_such_dataset", f"there is no data set '{dataset}'", "give it along with the series")
+        objective = series.others[dataset]
+        losses = per_sample_losses(objective, series.anchors, plan=series.plan)
+    layout, device = objective.layout, series.anchors.device
+    masks = [None if v.weights is None else free_mask(layout, v.weights).to(device) for v in mine]
+    rows = [
+        rows_of(series.anchors, losses, variant.settings, layout, free=free)
+        for variant, free in zip(mine, masks, strict=True)
+    ]
+    return Chains(objective, concatenate(rows), settings, series.plan, series.report)
 
 
 def _at(main: LLCSettings, scale: Scale) -> LLCSettings:

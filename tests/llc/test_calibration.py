@@ -8,11 +8,12 @@ import torch
 
 from llc import estimators, health
 from llc.calibration import Calibration, calibrate
-from llc.chains import sample
+from llc.chains import Chains
 from llc.ensemble import per_sample_losses
 from llc.evaluate import evaluate
 from llc.models import DeepLinear
 from llc.objective import ModelObjective, Objective
+from llc.rounds import draw_in_rounds
 from llc.rows import rows_of
 from llc.settings import AutoLLCSettings, MeasureSettings, Target
 from tests.llc.problems import OracleObjective
@@ -33,7 +34,9 @@ def estimate(objective: Objective, found: Calibration) -> tuple[estimators.Estim
     settings = found.settings
     anchors = torch.zeros(1, objective.layout.num_parameters)
     rows = rows_of(anchors, per_sample_losses(objective, anchors), settings, objective.layout)
-    draws = sample(objective, rows, settings)
+    chains = Chains(objective, rows, settings)
+    chains.burn_in(settings.num_burnin_steps)
+    (draws,) = draw_in_rounds(chains, [[0]], settings)
     found_llc = estimators.llc(draws, 0, settings.step_error)
     return found_llc, health.judge(draws, 0, found_llc, settings.health)
 
@@ -100,3 +103,24 @@ def test_a_series_is_evaluated_with_one_frozen_set() -> None:
     anchors = torch.tensor([[0.0] * 12, [0.01] * 12, [0.02] * 12, [0.03] * 12])
     found = [row["llc"] for row in evaluate(objective, anchors, settings)]
     assert len({(m.details["epsilon"], m.details["gamma"], m.details["nbeta"]) for m in found}) == 1
+
+
+def test_what_a_person_says_beside_auto_is_kept() -> None:
+    wanted = auto(budget=400, num_probe_samples=3, refined={"some": {"weights": ["w[0]"]}}, call_megabytes=7)
+    settings = chosen(OracleObjective(ORACLES["bowl"]), wanted).settings
+    assert settings.num_probe_samples == 3
+    assert settings.call_megabytes == 7
+    assert list(settings.refined) == ["some"]
+    assert settings.num_rows == wanted.num_rows == 2
+
+
+def test_a_target_near_zero_is_of_the_series_largest() -> None:
+    """A tenth of it; and what a person asks for in numbers is left as it is."""
+    objective = OracleObjective(ORACLES["bowl"])
+    settings = chosen(objective, auto(budget=400)).settings
+    relative, llc = settings.target, ORACLES["bowl"].llc(settings.nbeta_for(1), settings.gamma)
+    absolute = chosen(objective, auto(budget=400, target=Target(std_error=0.5))).settings.target
+    assert absolute == Target(std_error=0.5)
+    assert relative is not None
+    assert relative.error(0.0) == pytest.approx(0.03 * 0.1 * llc, rel=0.5)
+    assert relative.error(100.0) == pytest.approx(3.0)

@@ -1,0 +1,47 @@
+"""Chains that go on, round by round of `num_draws`, until λ̂ is known well enough.
+
+Whether a checkpoint goes on is decided by its own draws alone, so that its numbers do not depend on what else is in the
+run. To stop as soon as an error bar is small enough favours error bars that are too small; rounds are long enough, a
+hundred draws a chain or more, for that to be slight.
+"""
+
+from collections.abc import Sequence
+
+from llc import estimators, health
+from llc.chains import Chains
+from llc.draws import Draws
+from llc.settings import LLCSettings
+
+HOPELESS = {"diverged", "stuck", "too_hot"}
+"""Verdicts that no number of draws will change."""
+
+
+def draw_in_rounds(
+    chains: Chains, groups: Sequence[Sequence[int]], settings: LLCSettings, rounds: Sequence[int] | None = None
+) -> list[Draws]:
+    """What each group of rows draws until the first of them has reached the target. rounds: of each group, if that is
+    settled already.
+    """
+    found: list[list[Draws]] = [[] for _ in groups]
+    going = list(range(len(groups)))
+    while going:
+        draws = chains.draw(settings.num_draws)
+        for group in going:
+            found[group].append(draws.of_rows(groups[group]))
+        over = {
+            group
+            for group in going
+            if (len(found[group]) >= rounds[group] if rounds else is_enough(Draws.joined(found[group]), settings))
+        }
+        chains.stop([row for group in over for row in groups[group]])
+        going = [group for group in going if group not in over]
+    return [Draws.joined(parts) for parts in found]
+
+
+def is_enough(draws: Draws, settings: LLCSettings) -> bool:
+    """Whether row 0 has reached the target, or never will."""
+    if settings.target is None or draws.losses.shape[2] + settings.num_draws > settings.max_draws:
+        return True
+    estimate = estimators.llc(draws, 0, settings.step_error)
+    verdict = health.judge(draws, 0, estimate, settings.health)
+    return verdict.name in HOPELESS or estimate.sampling_error <= settings.target.error(estimate.value)
