@@ -276,7 +276,7 @@ class _Pilot:
 
     def _choose_step(self, settings: LLCSettings, curvature: float) -> tuple[LLCSettings, float]:
         """The largest share f whose λ̂ is that of f/2."""
-        for _ in range(ROUNDS):
+        for attempt in range(ROUNDS):
             variants = [self._scaled(settings, curvature, share) for share in SHARES]
             draws = self._trial(variants)
             verdicts = [self._verdicts(draws, v, variants[v]) for v in range(len(SHARES))]
@@ -287,7 +287,7 @@ class _Pilot:
             cool = virials <= 1 + (self.auto.health.max_virial - 1) / 2
             if not safe[-1]:
                 curvature *= 4
-            elif not cool[-2]:
+            elif not cool[-2] and attempt == 0:  # once, for a pilot's virials are noisy
                 curvature *= 2
             elif "not_spread" in verdicts[-1] and self.auto.gamma is None:
                 self.firmness *= 3
