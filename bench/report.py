@@ -18,7 +18,7 @@ mpl.use("agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from bench.methods import Record
+from bench.methods import AUTO, Record
 from bench.problems import FACTORS, Family, Problem, names, problem
 from bench.truth import Reference, truth
 
@@ -88,6 +88,8 @@ def write(records: Sequence[Record], out: Path, missing: Sequence[str] = ()) -> 
         f"Measured on {_machine()}, {datetime.now(UTC):%Y-%m-%d}, one thread.\n",
         f"Not installed, so without columns here: {', '.join(missing)} (`make bench-peers`).\n" if missing else "",
         "![Relative errors of every method, by problem](accuracy.png)\n",
+        "## Goals\n",
+        _goals(judged),
         "## By method\n",
         _summary(judged),
         "## Beside the peers\n",
@@ -116,6 +118,43 @@ def _judge(record: Record) -> Judged:
 
 
 # Tables ---------------------------------------------------------------------------------------------------------------
+
+
+def _goals(judged: Sequence[Judged]) -> str:
+    """What `auto` is held to, and what it reaches."""
+    own = [one for one in judged if one.record.method == AUTO]
+    if not own:
+        return "`auto` is not in this run.\n"
+    errors = [abs(one.relative_error) for one in own]
+    good, misses = [one for one in own if one.is_good], [one for one in own if one.error_bars > MISS]
+    rows = [
+        ("median abs. rel. error", "≤ 5 %", _percent(median(errors)), median(errors) <= 0.05),
+        ("worst", "≤ 20 %", _percent(max(errors)), max(errors) <= 0.2),
+        ("no number", "0", str(sum(map(math.isinf, errors))), not any(map(math.isinf, errors))),
+    ]
+    for title, goal, flags in (
+        ("95 % interval covers the truth", 0.9, [one.error_bars <= COVERING for one in own]),
+        ("good ones are called ok", 0.9, [one.is_ok for one in good]),
+        ("misses are called otherwise", 0.95, [not one.is_ok for one in misses]),
+    ):
+        rows.append((title, f"≥ {goal:.0%}", _share(flags), not flags or sum(flags) >= goal * len(flags)))
+    ratios = _ratios(judged).get(AUTO, [])
+    if ratios:
+        words = f"{_number(median(ratios))}, median of {len(ratios)}"
+        rows.append(("RMSE over the best peer's", "≤ 1/3", words, median(ratios) <= 1 / 3))
+    spreads = _spreads(judged)
+    name = f"{AUTO}, by tensor"
+    if name in spreads:
+        rows.append(("a rescaled network moves λ̂, tether by tensor", "≤ 1.3 %", *_with_goal(spreads[name], 0.013)))
+    lines = [(title, goal, found, "met" if met else "missed") for title, goal, found, met in rows]
+    seeds = len({one.record.seed for one in own})
+    return f"`auto`, {seeds} {'seed' if seeds == 1 else 'seeds'} of every problem:\n\n" + _table(
+        ("what", "goal", "measured", ""), lines
+    )
+
+
+def _with_goal(spread: float, goal: float) -> tuple[str, bool]:
+    return "± " + _percent(spread), spread <= goal
 
 
 def _summary(judged: Sequence[Judged]) -> str:
@@ -155,21 +194,15 @@ def _peers(judged: Sequence[Judged]) -> str:
     """Root-mean-square errors relative to the truth: ours over the best peer's."""
     errors = _rms(judged)
     peers = sorted({one.record.method for one in judged if one.is_peer})
-    ours = sorted({one.record.method for one in judged if not one.is_peer})
     asked = [name for name in names() if any((name, peer) in errors for peer in peers)]
     if not asked:
         return "No peer was asked in this run.\n"
     best = {name: min(errors.get((name, peer), math.inf) for peer in peers) for name in asked}
-    shown = [method for method in ours if any((name, method) in errors for name in asked)]
     rows = [
         (name, *(_percent(errors.get((name, peer), math.nan)) for peer in peers), _percent(best[name]))
         for name in asked
     ]
-    ratios = [
-        (method, _number(median(found)), str(len(found)))
-        for method in shown
-        if (found := [errors[name, method] / best[name] for name in asked if (name, method) in errors])
-    ]
+    ratios = [(method, _number(median(found)), str(len(found))) for method, found in _ratios(judged).items()]
     return (
         "Root-mean-square relative error over seeds, at the (nβ, γ) and gradient evaluations of `auto`'s chains. *Best "
         "of a sweep* is told the largest curvature, and the truth: the step size, sampler and minibatches that come "
@@ -180,21 +213,46 @@ def _peers(judged: Sequence[Judged]) -> str:
     )
 
 
+def _ratios(judged: Sequence[Judged]) -> dict[str, list[float]]:
+    """Our methods' root-mean-square errors over the best peer's, by method, of every problem that peers were asked."""
+    errors = _rms(judged)
+    peers = {one.record.method for one in judged if one.is_peer}
+    best: dict[str, float] = {}
+    for (name, method), error in errors.items():
+        if method in peers:
+            best[name] = min(error, best.get(name, math.inf))
+    ratios: dict[str, list[float]] = {}
+    for (name, method), error in sorted(errors.items(), key=lambda item: item[0][1]):
+        if method not in peers and name in best:
+            ratios.setdefault(method, []).append(error / best[name] if best[name] else math.inf)
+    return ratios
+
+
+def _spreads(judged: Sequence[Judged]) -> dict[str, float]:
+    """How far each method's λ̂ moves between the copies of one function, half the range over the mean."""
+    spreads = {}
+    for method, means in _copies(judged).items():
+        spreads[method] = (max(means) - min(means)) / 2 / abs(float(np.mean(means)))
+    return spreads
+
+
+def _copies(judged: Sequence[Judged]) -> dict[str, list[float]]:
+    """λ̂ of each copy of the ReLU network, means over seeds, by method."""
+    found = {}
+    for method, own in _grouped((o for o in judged if o.problem.family == "relu"), lambda o: o.record.method).items():
+        found[method] = means = []
+        for factor in FACTORS:
+            here = [o.record.estimate for o in own if o.record.problem == f"relu/{factor}"]
+            means.append(float(np.mean([math.nan if v is None else v for v in here])) if here else math.nan)
+    return found
+
+
 def _rescaling(judged: Sequence[Judged]) -> str:
     """λ̂ of the copies of one function."""
-    copies = [one for one in judged if one.problem.family == "relu"]
+    copies, spreads = _copies(judged), _spreads(judged)
     if not copies:
         return "Not in this run.\n"
-    rows = []
-    for method, own in _grouped(copies, lambda one: one.record.method).items():
-        means = []
-        for factor in FACTORS:
-            found = [one.record.estimate for one in own if one.record.problem == f"relu/{factor}"]
-            means.append(
-                float(np.mean([math.nan if value is None else value for value in found])) if found else math.nan
-            )
-        spread = (max(means) - min(means)) / 2 / abs(float(np.mean(means)))
-        rows.append((method, *map(_number, means), "± " + _percent(spread)))
+    rows = [(method, *map(_number, means), "± " + _percent(spreads[method])) for method, means in copies.items()]
     return (
         "The hidden layer times a factor, the output layer divided by it: the function, and so λ, stay as they are. A "
         "tether in units of the parameters does not; one in units of each tensor's size does.\n\n"
