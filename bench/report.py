@@ -81,6 +81,7 @@ class Judged:
 def write(records: Sequence[Record], out: Path, missing: Sequence[str] = ()) -> None:
     """accuracy.md and accuracy.png in `out`. missing: peers that were not installed."""
     judged = [_judge(record) for record in records]
+    judged.sort(key=lambda one: (one.is_peer, not one.record.method.startswith(AUTO)))
     out.mkdir(parents=True, exist_ok=True)
     _picture(judged, out / "accuracy.png")
     parts = [
