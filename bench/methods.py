@@ -21,7 +21,7 @@ from llc.calibration import calibrate
 from llc.chains import DRAWS_BETWEEN_EXCESSES, Chains, sample
 from llc.draws import Draws
 from llc.ensemble import per_sample_losses
-from llc.rounds import draw_in_rounds
+from llc.rounds import run_in_rounds
 from llc.rows import rows_of
 from llc.settings import (
     AutoLLCSettings,
@@ -89,12 +89,10 @@ def auto(name: str, tether: Tether, effort: float, problem: Problem, seed: int) 
     calibration = calibrate(problem.objective, anchors, baselines, wanted)
     settings = calibration.settings
     rows = rows_of(anchors, baselines, settings, problem.objective.layout)
-    chains = Chains(problem.objective, rows, settings)
-    chains.burn_in(settings.num_burnin_steps)
-    (draws,) = draw_in_rounds(chains, [[0]], settings)
+    (draws,) = run_in_rounds(Chains(problem.objective, rows, settings), [[0]], settings)
     seconds = time.perf_counter() - start
     per_step = _per_step(problem, settings)
-    steps = settings.num_burnin_steps + draws.losses.shape[2] * settings.steps_between_draws
+    steps = settings.num_burnin_steps + draws.num_draws * settings.steps_between_draws
     made = record_of(problem, name, seed, settings, draws, round(settings.num_chains * steps * per_step), seconds)
     return made.model_copy(update={"pilot_evaluations": calibration.gradients * min(settings.batch_size, problem.n)})
 

@@ -3,12 +3,12 @@
 What has to be chosen, and from what:
 
 - **ε and γ together.** The stiffest direction allows `ε = 2f / (nβ h + γ)`, f < 2, h the largest curvature *where the
-  chains go*, by power iteration at the anchors and at the end of short chains (at a degenerate minimum the anchor alone
-  shows nothing). The tether's own directions relax as `e^{−ε γ t}`, so a burn-in of B steps needs `ε γ B ≥ 3`. Both
+  chains go*, by power iteration at the anchors and along short chains (at a degenerate minimum the anchor alone shows
+  nothing). The tether's own directions relax as `e^{−ε γ t}`, so a burn-in of B steps needs `ε γ B ≥ 3`. Both
   give the weakest tether at which the chains can spread within the budget.
 - **f** is the largest of a few, run side by side as rows of one loop at that γ, whose draws are healthy and whose λ̂
-  agrees with that at half of it. What they differ by, beyond their sampling errors, is the **step error** kept with
-  the settings: a part of every error bar.
+  agrees with that at half of it; not one next to a step at which chains were lost. What they differ by, beyond their
+  sampling errors, is the **step error** kept with the settings: a part of every error bar.
 - **Gradient and batch** by the excess that gradient noise causes: control variates where most of the noise is there at
   the anchor already, and a larger batch where the excess is too large still.
 - **Kernel**: averaged-noise SGLD against BAOAB, by the sampling error that either reaches with equal gradients.
@@ -18,6 +18,7 @@ What has to be chosen, and from what:
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -63,9 +64,6 @@ MAX_ERROR_RATIO = 0.85
 
 FLOOR = 0.1
 """Of the largest λ̂ of a pilot: to know smaller ones better than that has no use in a series."""
-
-ILL = {"diverged", "too_hot", "stuck"}
-"""Verdicts on a step that is too large."""
 
 ROUNDS = 5
 """Of a choice that is made until it agrees with what it was made from."""
@@ -141,6 +139,11 @@ class _Pilot:
     firmness: float = 1.0
     """Of the tether, beside what the curvature calls for: more where chains wander along valleys."""
 
+    @cached_property
+    def scales(self) -> Tensor | None:
+        """Of the rows at the anchors, (checkpoints, d)."""
+        return rows_of(self.anchors, self.baselines, self.auto.as_given(), self.objective.layout).scales
+
     def run(self) -> Calibration:
         """All decisions, one after the other."""
         settings = self._affordable(
@@ -184,16 +187,14 @@ class _Pilot:
         signs = torch.from_numpy(
             np.stack([_signs(self.auto.seed, 1 + k, self.anchors.shape[1]) for k in range(len(self.anchors))])
         ).to(self.anchors)
-        curvature = max(
-            self._curvature(self.anchors, settings), self._curvature(self.anchors + nudge * signs, settings)
-        )
+        curvature = max(self._curvature(self.anchors), self._curvature(self.anchors + nudge * signs))
         for _ in range(ROUNDS):
             settings = self._scaled(settings, curvature)
             chains = self._chains(settings)
             found = 0.0
             for _ in range(LOOKS):
                 self._run(chains, settings.num_burnin_steps // LOOKS, settings)
-                found = max(found, *(self._curvature(w, settings) for w in chains.positions))
+                found = max(found, *(self._curvature(w) for w in chains.positions))
             if not math.isfinite(found):
                 curvature *= 16
                 continue
@@ -209,17 +210,16 @@ class _Pilot:
         )
         return settings, curvature
 
-    def _curvature(self, w: Tensor, settings: LLCSettings) -> float:
+    def _curvature(self, w: Tensor) -> float:
         """The largest |eigenvalue| of the Hessian at the rows of w (checkpoints, d), in u, by power iteration, from the
         direction in which it was largest the last time.
         """
         if not bool(w.isfinite().all()):
             return math.inf
-        scales = rows_of(self.anchors, self.baselines, settings, self.objective.layout).scales
         largest = 0.0
         for row, one in enumerate(w):
             hessian = HessianOperator(self.objective, one, PROBE_BATCHES * self.auto.batch_size, self.plan)
-            scale = 1.0 if scales is None else scales[row]
+            scale = 1.0 if self.scales is None else self.scales[row]
             last = self.steepest.get(row)
             v = torch.from_numpy(_signs(self.auto.seed, 0, len(one))).to(one) / len(one) ** 0.5
             if last is not None:
@@ -282,7 +282,10 @@ class _Pilot:
             verdicts = [self._verdicts(draws, v, variants[v]) for v in range(len(SHARES))]
             # Where chains were lost, some would be in a longer run at the next smaller step; and it would call hot what
             # is somewhat hot here.
-            safe = [not verdict & ILL and "diverged" not in larger for larger, verdict in pairwise(verdicts)]
+            safe = [
+                False,
+                *(not verdict & health.ILL and "diverged" not in larger for larger, verdict in pairwise(verdicts)),
+            ]
             virials = draws.virials.mean((1, 2)).reshape(len(SHARES), -1).max(1)
             cool = virials <= 1 + (self.auto.health.max_virial - 1) / 2
             if not safe[-1]:
@@ -292,11 +295,11 @@ class _Pilot:
             elif "not_spread" in verdicts[-1] and self.auto.gamma is None:
                 self.firmness *= 3
             else:
-                return self._largest_step(variants, draws, [False, *(safe & cool[1:])]), curvature
+                return self._largest_step(variants, draws, np.logical_and(safe, cool)), curvature
         self.reasons.append("no step was found at which the chains are healthy: mind the verdicts")
         return self._scaled(settings, curvature, SHARES[-1]), curvature
 
-    def _largest_step(self, variants: Sequence[LLCSettings], draws: Draws, safe: Sequence[bool]) -> LLCSettings:
+    def _largest_step(self, variants: Sequence[LLCSettings], draws: Draws, safe: NDArray[np.bool_]) -> LLCSettings:
         """Of those whose λ̂ is that of the next smaller one, the largest; with what the step size does to it."""
         count = len(self.anchors)
         found = [[estimators.llc(draws, v * count + k) for k in range(count)] for v in range(len(SHARES))]
@@ -337,7 +340,7 @@ class _Pilot:
         agree = all(
             abs(a.value - b.value) <= 3 * math.hypot(a.std_error, b.std_error) for a, b in zip(*errors, strict=True)
         )
-        if self._verdicts(second, 0, other) & ILL or not agree:
+        if self._verdicts(second, 0, other) & health.ILL or not agree:
             self.reasons.append("SGLD with averaged noise: BAOAB is too hot at this step")
             return settings
         ratio = float(np.median(ratios))

@@ -30,7 +30,7 @@ from torch.linalg import vecdot
 from llc.compiled import MinibatchGradients
 from llc.draws import Array, Draws
 from llc.ensemble import PLAN, Gradients, Plan, mean_gradients, per_sample_losses
-from llc.minibatches import Minibatch, Minibatches
+from llc.minibatches import MINIBATCHES_AT_ONCE, Minibatch, Minibatches
 from llc.objective import Objective
 from llc.rows import Rows
 from llc.samplers import Columns, Kernel, Point, kernel
@@ -47,8 +47,8 @@ def sample(
     plan: Plan = PLAN,
     report: Callable[[int], None] = lambda _: None,
 ) -> Draws:
-    """Run the chains of all rows. settings: whatever is not a column of `rows`; report: called with the number of
-    row-steps done since it was last called.
+    """Run the chains of all rows for num_draws draws, whatever the target. settings: what is not a column of `rows`;
+    report: called with the number of row-steps done since it was last called.
     """
     chains = Chains(objective, rows, settings, plan, report)
     chains.burn_in(settings.num_burnin_steps)
@@ -109,35 +109,37 @@ class Chains:
         """Go on, and record. Every so many draws of all that were recorded, not of these, an excess or a probe is."""
         settings, full = self._settings, self._minibatches.full
         shape, num_probe_samples = (self._chains, self._num_rows), len(self._probe)
-        numbers = np.arange(self._num_drawn, self._num_drawn + num_draws)
-        self._num_drawn += num_draws
-        excess_at = numbers[numbers % DRAWS_BETWEEN_EXCESSES == 0].tolist()
-        probe_at = numbers[numbers % settings.draws_between_probes == 0].tolist() if num_probe_samples else []
-        # Losses, works and squares stay where they are computed until all is done.
-        scalars = self._rows.anchors.new_full((3, num_draws, *shape), torch.nan)
+        first, self._num_drawn = self._num_drawn, self._num_drawn + num_draws
+        due = range(first, self._num_drawn)
+        excess_at = _multiples(due, DRAWS_BETWEEN_EXCESSES)
+        probe_at = _multiples(due, settings.draws_between_probes) if num_probe_samples else range(0)
+        # Losses, baselines, works and squares stay where they are computed until all is done.
+        scalars = self._rows.anchors.new_full((4, num_draws, *shape), torch.nan)
         excesses = np.full((4, len(excess_at), *shape), np.nan)
         probes = np.full((len(probe_at), *shape, num_probe_samples), np.nan, np.float32)
-        seen: list[Tensor] = []
-        for draw, number in enumerate(numbers.tolist()):
+        seen: list[Tensor | None] = []
+        for draw, number in enumerate(due):
             self.burn_in(settings.steps_between_draws - 1)
             wants_excess, wants_probe = number in excess_at, number in probe_at
             second = self._minibatches.second(self._step) if wants_excess and not full else None
             minibatch = self._minibatches.at(self._step)
-            if minibatch.indices is not None:
-                seen.append(minibatch.indices)
+            seen.append(minibatch.indices)
+            if len(seen) == MINIBATCHES_AT_ONCE or draw == num_draws - 1:
+                scalars[1, draw + 1 - len(seen) : draw + 1] = self._minibatches.baselines(seen)
+                seen.clear()
             for piece, point in self._advance(minibatch):
                 where = piece.chains, piece.rows
                 scalars[0, draw, *where] = point.losses
-                scalars[1, draw, *where] = vecdot(point.u, point.gradients)
-                scalars[2, draw, *where] = vecdot(point.u, point.u)
+                scalars[2, draw, *where] = vecdot(point.u, point.gradients)
+                scalars[3, draw, *where] = vecdot(point.u, point.u)
                 if wants_excess:
                     excesses[:, excess_at.index(number), *where] = _numpy(piece.excess(point, second))
                 if wants_probe:
                     probes[probe_at.index(number), *where] = _numpy(piece.probe_losses(point, self._probe))
-        losses, works, squares = (_rows_first(_numpy(scalar)) for scalar in scalars)
+        losses, baselines, works, squares = (_rows_first(_numpy(scalar)) for scalar in scalars)
         return Draws(
             losses=losses,
-            baselines=_rows_first(_numpy(self._minibatches.baselines(seen, num_draws))),
+            baselines=baselines,
             works=works,
             squares=squares,
             excesses=_excesses(*map(_rows_first, excesses)),
@@ -281,6 +283,11 @@ class _Piece:
     def _of_free(self, noise: Tensor) -> Tensor:
         mine = noise[self.chains]
         return mine if self._held is None else mine * self._held
+
+
+def _multiples(numbers: range, of: int) -> range:
+    """Those among consecutive numbers."""
+    return range(-(-numbers.start // of) * of, numbers.stop, of)
 
 
 def _numpy(tensor: Tensor) -> Array:

@@ -86,6 +86,11 @@ class Draws:
         )
 
     @property
+    def num_draws(self) -> int:
+        """Of each chain."""
+        return self.losses.shape[2]
+
+    @property
     def virials(self) -> Array:
         """(rows, chains, draws): u·∇U over the number of free parameters; 1 in the mean, at equilibrium."""
         tethers = self.gamma[:, None, None] * self.squares

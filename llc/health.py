@@ -18,6 +18,9 @@ from llc.settings import HealthSettings
 
 VerdictName = Literal["ok", "not_mixed", "not_spread", "too_hot", "not_a_minimum", "stuck", "diverged"]
 
+ILL: frozenset[VerdictName] = frozenset({"diverged", "too_hot", "stuck"})
+"""Verdicts on a step that is not right, which no number of draws will change."""
+
 MIN_DRIFT_Z = 4.0
 """Standard errors beyond which a drift is significant."""
 

@@ -16,8 +16,8 @@ from llc.randomness import CommonDraws
 from llc.rows import Rows
 from llc.settings import LLCSettings
 
-NUMBERS_AT_ONCE = 2**24
-"""Baselines that are looked up together."""
+MINIBATCHES_AT_ONCE = 32
+"""Whose baselines are looked up together, which takes one call in place of many."""
 
 
 @dataclass(frozen=True)
@@ -56,21 +56,14 @@ class Minibatches:
         """An independent one."""
         return self._take(self.common.second_minibatches(step))
 
-    def baselines(self, indices: Sequence[Tensor], num_draws: int) -> Tensor:
-        """(draws, chains, rows): mean losses at the anchors of minibatches with these indices, each (chains, batch); of
-        the whole data set without any.
-        """
+    def baselines(self, indices: Sequence[Tensor | None]) -> Tensor:
+        """(minibatches, chains, rows): mean losses at the anchors of the minibatches with these indices."""
         if self.full:
-            return self._baselines.mean(-1).expand(num_draws, self._chains, -1)
-        size = max(1, NUMBERS_AT_ONCE // (indices[0].numel() * len(self._baselines)))
-        parts = [torch.stack(list(indices[start : start + size])) for start in range(0, num_draws, size)]
-        return torch.cat([self._mean(self._baselines[:, part]).movedim(0, -1) for part in parts])
-
-    def _mean(self, losses: Tensor) -> Tensor:
-        """(rows, ..., batch) → (rows, ...)."""
-        if self._weights is None:
-            return losses.mean(-1)
-        return (losses * self._weights[:, None, None]).sum(-1)
+            return self._baselines.mean(-1).expand(len(indices), self._chains, -1)
+        losses = self._baselines[:, torch.stack([each for each in indices if each is not None])]
+        weights = self._weights
+        means = losses.mean(-1) if weights is None else (losses * weights[:, None, None]).sum(-1)
+        return means.movedim(0, -1)
 
     def _take(self, numbers: NDArray[np.int64]) -> Minibatch:
         indices = torch.from_numpy(numbers).to(self._baselines.device)

@@ -12,16 +12,15 @@ from llc.chains import Chains
 from llc.draws import Draws
 from llc.settings import LLCSettings
 
-HOPELESS = {"diverged", "stuck", "too_hot"}
-"""Verdicts that no number of draws will change."""
 
-
-def draw_in_rounds(
+def run_in_rounds(
     chains: Chains, groups: Sequence[Sequence[int]], settings: LLCSettings, rounds: Sequence[int] | None = None
 ) -> list[Draws]:
-    """What each group of rows draws until the first of them has reached the target. rounds: of each group, if that is
-    settled already.
+    """Burn in; then what each group of rows draws until the first of them has reached the target.
+
+    rounds: how many of each group, if that is settled already.
     """
+    chains.burn_in(settings.num_burnin_steps)
     found: list[list[Draws]] = [[] for _ in groups]
     going = list(range(len(groups)))
     while going:
@@ -40,8 +39,8 @@ def draw_in_rounds(
 
 def is_enough(draws: Draws, settings: LLCSettings) -> bool:
     """Whether row 0 has reached the target, or never will."""
-    if settings.target is None or draws.losses.shape[2] + settings.num_draws > settings.max_draws:
+    if settings.target is None or draws.num_draws + settings.num_draws > settings.max_draws:
         return True
     estimate = estimators.llc(draws, 0, settings.step_error)
     verdict = health.judge(draws, 0, estimate, settings.health)
-    return verdict.name in HOPELESS or estimate.sampling_error <= settings.target.error(estimate.value)
+    return verdict.name in health.ILL or estimate.sampling_error <= settings.target.error(estimate.value)

@@ -113,7 +113,7 @@ class _Checkpoint:
             "excess": estimate.excess,
             "r_hat": estimate.r_hat,
             "ess": estimate.ess,
-            "num_draws": draws.losses.shape[2],
+            "num_draws": draws.num_draws,
             "virial": float(np.mean(draws.virials[row])),
             "distance": float(np.mean(draws.distances[row])),
             "epsilon": float(draws.epsilon[row]),

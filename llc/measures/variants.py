@@ -13,7 +13,7 @@ from llc.draws import Draws
 from llc.ensemble import per_sample_losses
 from llc.errors import InputError
 from llc.measures.base import CheckpointSeries
-from llc.rounds import draw_in_rounds
+from llc.rounds import run_in_rounds
 from llc.rows import concatenate, free_mask, rows_of
 from llc.settings import LLCSettings, Scale
 
@@ -53,11 +53,9 @@ def sample_variants(series: CheckpointSeries, settings: LLCSettings, chosen: lis
     rounds: list[int] | None = None
     for dataset, variants_of_it in groupby(chosen, key=lambda variant: variant.dataset):
         mine = list(variants_of_it)
-        chains = _chains(series, settings, dataset, mine)
-        chains.burn_in(settings.num_burnin_steps)
         groups = [range(checkpoint, count * len(mine), count) for checkpoint in range(count)]
-        found = draw_in_rounds(chains, groups, settings, rounds)
-        rounds = rounds or [draws.losses.shape[2] // settings.num_draws for draws in found]
+        found = run_in_rounds(_chains(series, settings, dataset, mine), groups, settings, rounds)
+        rounds = rounds or [draws.num_draws // settings.num_draws for draws in found]
         parts.append(found)
     return [Draws.concatenate(of_checkpoint) for of_checkpoint in zip(*parts, strict=True)]
 

@@ -13,7 +13,7 @@ from llc.ensemble import per_sample_losses
 from llc.evaluate import evaluate
 from llc.models import DeepLinear
 from llc.objective import ModelObjective, Objective
-from llc.rounds import draw_in_rounds
+from llc.rounds import run_in_rounds
 from llc.rows import rows_of
 from llc.settings import AutoLLCSettings, MeasureSettings, Target
 from tests.llc.problems import OracleObjective
@@ -34,9 +34,7 @@ def estimate(objective: Objective, found: Calibration) -> tuple[estimators.Estim
     settings = found.settings
     anchors = torch.zeros(1, objective.layout.num_parameters)
     rows = rows_of(anchors, per_sample_losses(objective, anchors), settings, objective.layout)
-    chains = Chains(objective, rows, settings)
-    chains.burn_in(settings.num_burnin_steps)
-    (draws,) = draw_in_rounds(chains, [[0]], settings)
+    (draws,) = run_in_rounds(Chains(objective, rows, settings), [[0]], settings)
     found_llc = estimators.llc(draws, 0, settings.step_error)
     return found_llc, health.judge(draws, 0, found_llc, settings.health)
 

@@ -98,13 +98,9 @@ def test_neighbours_that_go_on_change_nothing() -> None:
 def test_refinements_and_scales_are_drawn_as_long_as_the_llc_itself() -> None:
     problem = regression(n=200, d=6, noise=1.5, seed=0)
     other = regression(n=60, d=6, noise=0.3, seed=1).objective
-    settings = LLCSettings(
-        sampler=SGLDSettings(epsilon=0.01),
-        nbeta=50.0,
-        gamma=5.0,
-        num_burnin_steps=60,
+    settings = until(
+        Target(relative_error=0.015),
         num_draws=60,
-        target=Target(relative_error=0.015),
         refined={"other": Refinement(dataset="other")},
         scales=(Scale(nbeta=100.0, gamma=5.0),),
     )
