@@ -355,7 +355,11 @@ class _Pilot:
         mine = [t for t in self.trials[-2 * len(self.anchors) :] if t.kernel == settings.sampler.name]
         target = self._target(max(abs(trial.llc) for trial in mine))
         most, share = settings.num_draws, self._trial_draws(settings)
-        needed = [share * (t.sampling_error / max(target.error(t.llc), 1e-300)) ** 2 for t in mine]
+        wanted = [target.error(trial.llc) for trial in mine]
+        needed = [
+            share * (t.sampling_error / error) ** 2 if error else math.inf
+            for t, error in zip(mine, wanted, strict=True)
+        ]
         draws = int(min(most, max(100, *needed))) if all(map(math.isfinite, needed)) else most
         max_draws = round(self.auto.extension * (settings.num_burnin_steps + most)) - settings.num_burnin_steps
         self.reasons.append(

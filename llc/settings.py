@@ -168,6 +168,12 @@ class Target(Frozen):
     std_error: PositiveFloat | None = Field(default=None, description="Standard error of λ̂.")
     relative_error: PositiveFloat | None = Field(default=0.03, description="Standard error of λ̂ as a share of it.")
 
+    @model_validator(mode="after")
+    def _targets(self) -> Self:
+        if self.std_error is None and self.relative_error is None:
+            raise ValueError("a target names std_error or relative_error, or both")
+        return self
+
     def error(self, llc: float) -> float:
         """The standard error at which this λ̂ is known well enough."""
         return max(self.std_error or 0.0, (self.relative_error or 0.0) * abs(llc))

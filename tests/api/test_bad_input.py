@@ -159,6 +159,7 @@ FIELDS = [
     Case("unknown key in settings", run(measures={"llc": {"num_chain": 4}}), names="body.measures.llc.num_chain"),
     Case("one chain", run(measures={"llc": {"num_chains": 1}}), names="body.measures.llc.num_chains"),
     Case("negative gamma", run(measures={"llc": {"gamma": -1}})),
+    Case("a target without any", run(measures={"llc": {"target": {"relative_error": None}}}), names="std_error"),
     Case("unknown sampler", run(measures={"llc": {"sampler": {"name": "hmc"}}})),
     Case("unknown device", run(device="tpu")),
     Case("unknown series", run(series=f"ser_{UNKNOWN}"), "not_found", 404, names=UNKNOWN),

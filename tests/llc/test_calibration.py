@@ -122,3 +122,13 @@ def test_a_target_near_zero_is_of_the_series_largest() -> None:
     assert relative is not None
     assert relative.error(0.0) == pytest.approx(0.03 * 0.1 * llc, rel=0.5)
     assert relative.error(100.0) == pytest.approx(3.0)
+
+
+def test_a_loss_that_is_flat_has_settings_and_a_verdict() -> None:
+    """λ̂ = 0 everywhere: no target is ever reached, and nothing is divided by it."""
+    flat = OracleObjective(Quadratic("flat", (0.0, 0.0)))
+    found = chosen(flat, auto(budget=400, extension=1))
+    llc, verdict = estimate(flat, found)
+    assert found.settings.num_draws == 70  # all that the budget allows
+    assert llc.value == 0
+    assert verdict.name == "stuck"
