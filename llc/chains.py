@@ -79,7 +79,7 @@ class Chains:
         gradients_at = MinibatchGradients(objective, plan)
         self._pieces = [
             _Piece(objective, self._kernel, rows, chains, part, plan, gradients_at, mean, start)
-            for chains, part in plan.calls(self._chains, self._num_rows)
+            for chains, part in plan.pieces(self._chains, self._num_rows, objective.layout.num_parameters)
         ]
         num_probe_samples = min(settings.num_probe_samples, objective.num_samples)
         self._probe = torch.arange(num_probe_samples, device=objective.device)
@@ -181,7 +181,7 @@ class Chains:
 
 
 class _Piece:
-    """The part of the matrix that goes through the model in one call: some chains of some rows."""
+    """The part of the matrix that steps together: some chains of some rows."""
 
     def __init__(
         self,

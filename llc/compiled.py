@@ -6,12 +6,14 @@ takes a C++ compiler and up to a minute for every new set of shapes, and pays wh
 """
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
+import torch._inductor
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from llc.ensemble import Gradients, Plan, minibatch_gradients
+from llc.ensemble import Gradients, Plan, all_at_once, alone, minibatch_gradients, one_by_one
 from llc.objective import Batch, Objective
 
 Call = Callable[..., tuple[Tensor, ...]]
@@ -38,9 +40,17 @@ class MinibatchGradients:
         probe: Tensor | None = None,
     ) -> Gradients:
         """As `minibatch_gradients`. Raises: RuntimeError if it can't be compiled."""
+        vectorised = self._plan.vectorised
         if not self._plan.compiled:
-            return self._plain(w, batch, weights, factors, probe)
-        arguments = (w, *batch.values(), *(each for each in (weights, factors, probe) if each is not None))
+            return minibatch_gradients(self._objective, w, batch, weights, factors, probe, vectorised=vectorised)
+        if vectorised:
+            return self._compiled(w, batch, weights, factors, probe)
+        return one_by_one(self._compiled, w, batch, weights, factors, probe)
+
+    def _compiled(
+        self, w: Tensor, batch: Batch, weights: Tensor | None, factors: Tensor | None, probe: Tensor | None
+    ) -> Gradients:
+        arguments = [w, *batch.values(), *(each for each in (weights, factors, probe) if each is not None)]
         layouts = [(argument.shape, argument.stride()) for argument in arguments]  # a graph is for both
         key = (*layouts, weights is None, factors is None, probe is None)
         if key not in self._calls:
@@ -48,22 +58,20 @@ class MinibatchGradients:
         with torch.no_grad():
             return Gradients(*self._calls[key](*arguments))
 
-    def _plain(
-        self, w: Tensor, batch: Batch, weights: Tensor | None, factors: Tensor | None, probe: Tensor | None
-    ) -> Gradients:
-        vectorised = self._plan.vectorised
-        return minibatch_gradients(self._objective, w, batch, weights, factors, probe, vectorised=vectorised)
+    def _compile(self, arguments: list[Tensor], names: list[str], *left_out: bool) -> Call:
+        differentiate = all_at_once if self._plan.vectorised else alone
 
-    def _compile(self, arguments: tuple[Tensor, ...], names: list[str], *left_out: bool) -> Call:
         def call(w: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
             rest = iter(others)
             batch = {name: next(rest) for name in names}
-            found = self._plain(w, batch, *(None if out else next(rest) for out in left_out))
+            found = differentiate(self._objective, w, batch, *(None if out else next(rest) for out in left_out))
             parts = (found.losses, found.gradients, found.curvatures)
             return tuple(part for part in parts if part is not None)
 
         graph = make_fx(call, decomposition_table={torch.ops.aten.bmm.default: _product})(*arguments)
-        return torch.compile(graph.forward, dynamic=False, fullgraph=True, options=ONE_THREAD)
+        with torch.no_grad():
+            # Not `torch.compile`, which would trace the graph again and compare all its inputs in every call.
+            return cast(Call, torch._inductor.compile(graph, [*arguments], options=ONE_THREAD))
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:

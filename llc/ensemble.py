@@ -5,8 +5,9 @@ the sum of their losses gives every row's gradient; where they are large, one by
 a time, is a `Plan`, chosen once by timing (`llc.planning`) and kept, so that a run done again gives the same bits.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -27,16 +28,21 @@ class Plan:
     samples_per_call: int = 4096
     """Samples of one row that go through the model together in passes over the data."""
 
-    def calls(self, chains: int, rows: int) -> Iterator[tuple[slice, slice]]:
-        """(chains, rows) in pieces of at most `rows_per_call`, all chains of a row together where they fit."""
-        size = self.rows_per_call if self.vectorised else 1
-        chains_a_call, rows_a_call = min(chains, size), max(1, size // chains)
-        for row in range(0, rows, rows_a_call):
-            for chain in range(0, chains, chains_a_call):
-                yield slice(chain, min(chain + chains_a_call, chains)), slice(row, min(row + rows_a_call, rows))
+    def pieces(self, chains: int, rows: int, num_parameters: int) -> Iterator[tuple[slice, slice]]:
+        """(chains, rows) in pieces that step together, all chains of a row in one where they fit: the rows of a call,
+        or, where these go one by one, as many as have `PIECE_NUMBERS`.
+        """
+        size = self.rows_per_call if self.vectorised else max(1, PIECE_NUMBERS // num_parameters)
+        chains_a_piece, rows_a_piece = min(chains, size), max(1, size // chains)
+        for row in range(0, rows, rows_a_piece):
+            for chain in range(0, chains, chains_a_piece):
+                yield slice(chain, min(chain + chains_a_piece, chains)), slice(row, min(row + rows_a_piece, rows))
 
 
 PLAN = Plan()
+
+PIECE_NUMBERS = 2**20
+"""Parameters of the rows that step together, however they go through the model: fewer cost calls, more cost cache."""
 
 
 @dataclass(frozen=True)
@@ -66,14 +72,12 @@ def minibatch_gradients(
     weights: (rows, batch) of the samples in each row's mean loss, None for the plain mean; factors: (rows,) of the
     losses that gradients and curvatures are of, None for 1; probe: random signs (chains, 1, d), for the curvatures.
     """
-    if not vectorised:
-        return _one_by_one(objective, w, batch, weights, factors, probe)
-    per_row = vmap(objective.per_sample_loss, in_dims=(0, None))
-    w = w.detach().requires_grad_()
-    return _differentiate(_mean(vmap(per_row, in_dims=(0, 0))(w, batch), weights), w, factors, probe)
+    if vectorised:
+        return all_at_once(objective, w, batch, weights, factors, probe)
+    return one_by_one(partial(alone, objective), w, batch, weights, factors, probe)
 
 
-def _one_by_one(
+def all_at_once(
     objective: Objective,
     w: Tensor,
     batch: Batch,
@@ -81,23 +85,54 @@ def _one_by_one(
     factors: Tensor | None,
     probe: Tensor | None,
 ) -> Gradients:
-    found = []
+    """All rows in one call of the model."""
+    per_row = vmap(objective.per_sample_loss, in_dims=(0, None))
+    w = w.detach().requires_grad_()
+    return _differentiate(_mean(vmap(per_row, in_dims=(0, 0))(w, batch), weights), w, factors, probe)
+
+
+def alone(
+    objective: Objective,
+    w: Tensor,
+    batch: Batch,
+    weights: Tensor | None,
+    factor: Tensor | None,
+    probe: Tensor | None,
+) -> Gradients:
+    """One row (d,) with its minibatch (batch, ...): losses (), gradients and curvatures (d,)."""
+    w = w.detach().requires_grad_()
+    return _differentiate(_mean(objective.per_sample_loss(w, batch), weights), w, factor, probe)
+
+
+def one_by_one(
+    call: Callable[..., Gradients],
+    w: Tensor,
+    batch: Batch,
+    weights: Tensor | None,
+    factors: Tensor | None,
+    probe: Tensor | None,
+) -> Gradients:
+    """Every row by a call of its own. call: as `alone`, without the objective."""
+    losses, gradients = w.new_empty(w.shape[:2]), torch.empty_like(w)
+    curvatures = None if probe is None else torch.empty_like(w)
     for chain in range(w.shape[0]):
         minibatch = {name: array[chain] for name, array in batch.items()}
+        signs = None if probe is None else probe[chain, 0]
         for row in range(w.shape[1]):
-            one = w[chain, row].detach().requires_grad_()
-            loss = _mean(objective.per_sample_loss(one, minibatch), None if weights is None else weights[row])
-            factor = None if factors is None else factors[row]
-            found.append(_differentiate(loss, one, factor, None if probe is None else probe[chain, 0]))
-    if len(found) == 1:
-        (only,) = found
-        curvatures = None if only.curvatures is None else only.curvatures[None, None]
-        return Gradients(only.losses[None, None], only.gradients[None, None], curvatures)
-    return Gradients(
-        torch.stack([one.losses for one in found]).view(w.shape[:2]),
-        torch.stack([one.gradients for one in found]).view(w.shape),
-        None if probe is None else torch.stack([o.curvatures for o in found if o.curvatures is not None]).view(w.shape),
-    )
+            found = call(
+                w[chain, row],
+                minibatch,
+                None if weights is None else weights[row],
+                None if factors is None else factors[row],
+                signs,
+            )
+            if len(losses) == losses.numel() == 1:  # nothing to gather
+                curvatures = None if found.curvatures is None else found.curvatures.view_as(w)
+                return Gradients(found.losses.view(1, 1), found.gradients.view_as(w), curvatures)
+            losses[chain, row], gradients[chain, row] = found.losses, found.gradients
+            if curvatures is not None and found.curvatures is not None:
+                curvatures[chain, row] = found.curvatures
+    return Gradients(losses, gradients, curvatures)
 
 
 def _mean(losses: Tensor, weights: Tensor | None) -> Tensor:

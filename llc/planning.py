@@ -29,6 +29,9 @@ ROUNDS = 3
 STEP_SECONDS = 0.1
 """Of a step that is timed, if it has more than one row of every chain."""
 
+MAX_COMPILED_GAIN = 2
+"""Row by row, compiling spares the calls of operations of every row; it takes up to a minute to find out how many."""
+
 MAX_ROW_SECONDS = 0.5
 """A gradient that takes longer gains nothing from others beside it."""
 
@@ -90,7 +93,7 @@ def choose_plan(objective: Objective, anchors: Tensor, settings: LLCSettings | A
     best = min(times, key=lambda plan: times[plan])
     reason = ""
     if settings.compile:
-        best, reason = _compiled(best, times, timing)
+        best, reason = _compiled(best, single, times, timing)
     return Planning(
         plan=best,
         row_bytes=together if best.vectorised else alone,
@@ -105,14 +108,20 @@ def read_plan(report: Mapping[str, Any]) -> Plan:
     return Plan(**{field.name: report[field.name] for field in fields(Plan)})
 
 
-def _compiled(best: Plan, times: dict[Plan, float], timing: "_Timing") -> tuple[Plan, str]:
-    """The best plan compiled, or as it is and why; times is added to."""
-    compiled = replace(best, compiled=True)
+def _compiled(best: Plan, single: Plan, times: dict[Plan, float], timing: "_Timing") -> tuple[Plan, str]:
+    """The fastest of the best plan as it is, compiled, and row by row compiled where that may be faster; and why it is
+    not compiled. times is added to.
+    """
+    tried = [best]
+    if best != single and times[single] <= MAX_COMPILED_GAIN * times[best]:
+        tried.append(single)
+    compiled = [replace(plan, compiled=True) for plan in tried]
     try:
-        times |= timing.compare([best, compiled])
+        times |= timing.compare([best, *compiled])
     except RuntimeError as error:  # of the compiler, or of a model that can't be recorded as a graph
         return best, f"it could not be compiled: {str(error).splitlines()[0]}"
-    return (compiled, "") if times[compiled] < times[best] else (best, "compiled it is slower")
+    fastest = min([best, *compiled], key=lambda plan: times[plan])
+    return fastest, "" if fastest.compiled else "compiled it is slower"
 
 
 def _budget(objective: Objective, settings: LLCSettings) -> int:

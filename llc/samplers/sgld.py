@@ -28,7 +28,9 @@ class SGLD(Kernel):
         size = columns.epsilon.sqrt()
         moved = torch.addcmul(point.u, columns.epsilon, point.forces, value=-0.5)
         if state:
-            noise, state["noise"] = (state["noise"] + noise) / 2, noise
+            size = size / 2
+            moved.addcmul_(size, state["noise"])
+            state["noise"] = noise
         return moved.addcmul_(size, noise)
 
     def stretching(self, state: State, columns: Columns) -> Tensor | None:

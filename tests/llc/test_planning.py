@@ -1,6 +1,7 @@
 """Plans: what they cost in memory, that they change nothing but rounding, and that they are chosen by measurement."""
 
 import json
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -13,7 +14,14 @@ from torch.profiler import ProfilerActivity, profile
 
 from llc.chains import sample
 from llc.draws import Draws
-from llc.ensemble import HessianOperator, Plan, mean_gradients, minibatch_gradients, per_sample_losses
+from llc.ensemble import (
+    PIECE_NUMBERS,
+    HessianOperator,
+    Plan,
+    mean_gradients,
+    minibatch_gradients,
+    per_sample_losses,
+)
 from llc.models import MLP, ToyModelOfSuperposition, Transformer
 from llc.objective import Batch, ModelObjective
 from llc.planning import choose_plan, read_plan, row_bytes
@@ -110,10 +118,12 @@ QUIET = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # th
 
 
 @QUIET
-def test_compiled_gives_the_same_draws() -> None:
-    objective, (sampler, gradient) = tms(), CASES[1]
-    plain = chains(objective, Plan(rows_per_call=64), sampler, gradient)
-    assert_same(plain, chains(objective, Plan(rows_per_call=64, compiled=True), sampler, gradient))
+@pytest.mark.parametrize("vectorised", [True, False])
+@pytest.mark.parametrize(("sampler", "gradient"), CASES[1:3])
+def test_compiled_gives_the_same_draws(sampler: SamplerSettings, gradient: str, vectorised: bool) -> None:
+    objective, plan = tms(), Plan(vectorised=vectorised, rows_per_call=64)
+    plain = chains(objective, plan, sampler, gradient)
+    assert_same(plain, chains(objective, replace(plan, compiled=True), sampler, gradient))
 
 
 def test_a_plan_done_again_gives_the_same_bits() -> None:
@@ -135,13 +145,26 @@ def test_passes_over_the_data_are_the_same_in_parts() -> None:
 
 
 @pytest.mark.parametrize("plan", [Plan(rows_per_call=size) for size in (1, 2, 3, 4, 9, 100)] + [Plan(vectorised=False)])
-def test_calls_cover_every_cell_once(plan: Plan) -> None:
+@pytest.mark.parametrize("num_parameters", [PIECE_NUMBERS // 7, PIECE_NUMBERS // 2, PIECE_NUMBERS + 1])
+def test_pieces_cover_every_cell_once(plan: Plan, num_parameters: int) -> None:
+    most = plan.rows_per_call if plan.vectorised else max(1, PIECE_NUMBERS // num_parameters)
     for num_chains, num_rows in product((1, 2, 4, 5), (1, 3, 16)):
         cells = np.zeros((num_chains, num_rows), int)
-        for where in plan.calls(num_chains, num_rows):
+        for where in plan.pieces(num_chains, num_rows, num_parameters):
             cells[where] += 1
-            assert cells[where].size <= (plan.rows_per_call if plan.vectorised else 1)
+            assert cells[where].size <= most
         assert (cells == 1).all()
+
+
+def test_row_by_row_a_run_is_the_same_however_many_step_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    objective = mlp(3, 8, 4)
+    runs = []
+    for numbers in (1, 3 * objective.layout.num_parameters, PIECE_NUMBERS):
+        monkeypatch.setattr("llc.ensemble.PIECE_NUMBERS", numbers)
+        runs.append(chains(objective, Plan(vectorised=False, rows_per_call=1), *CASES[2]))
+    for other in runs[1:]:
+        assert np.array_equal(runs[0].losses, other.losses)
+        assert np.array_equal(runs[0].works, other.works)
 
 
 # Memory ---------------------------------------------------------------------------------------------------------------
