@@ -16,10 +16,12 @@ class Draws:
     """Arrays by name; every row is one setting of the chains.
 
     `losses`, `baselines`: L_B(w) and L_B(w*) on the same minibatch B, (rows, chains, draws); `works`, `squares`: the
-    loss' part of the virial, and ‖u‖², likewise; `excesses`: what step size and gradient noise add to λ̂, (rows, chains,
-    some draws); `probe_losses`, `probe_baselines`: of each sample of the probe set, (rows, chains, some draws, samples)
-    and (rows, samples), of no samples unless they were kept; `diverged_at`, `acceptance`: (rows, chains); `epsilon`,
-    `nbeta`, `gamma`, `num_free`: (rows,). λ̂ of a row is the mean of nbeta * (losses - baselines) less that of excesses.
+    loss' part of the virial, and ‖u‖², likewise; `excesses`, `virial_excesses`: what step size and gradient noise add
+    to λ̂ and to half of the virial, (rows, chains, some draws); `probe_losses`, `probe_baselines`: of each sample of the
+    probe set, (rows, chains, some draws, samples) and (rows, samples), of no samples unless they were kept;
+    `diverged_at`, `acceptance`: (rows, chains); `epsilon`, `nbeta`, `gamma`, `num_free`: (rows,). λ̂ of a row is the
+    mean of nbeta * (losses - baselines) less that of excesses, with (works + gamma * squares - num_free) / 2 less
+    virial_excesses, whose mean is 0, as control variate.
     """
 
     arrays: Mapping[str, NDArray[Any]]

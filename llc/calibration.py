@@ -249,12 +249,13 @@ class _Pilot:
                 self.reasons.append(f"the batch is the whole data set of {n} samples: no gradient noise")
                 break
             draws = self._trial([settings])
-            excess = float(np.nanmean(draws.excesses))
-            llc = float(np.nanmean(np.abs(draws.potentials.mean((1, 2)) - excess)))
-            if not excess > MAX_EXCESS * llc:
+            excess, (share,) = float(np.nanmean(draws.excesses)), self._excess_shares(draws)
+            if not share > MAX_EXCESS:
                 self.reasons.append(
-                    f"gradient noise adds {excess:.2g} to an LLC of {llc:.3g}: {settings.gradient} gradients of "
-                    f"{settings.batch_size} samples will do"
+                    f"gradient noise adds {excess:.2g} to an LLC of {excess / share:.3g}: {settings.gradient} "
+                    f"gradients of {settings.batch_size} samples will do"
+                    if share > 0
+                    else f"there is no gradient noise in batches of {settings.batch_size} samples"
                 )
                 break
             if settings.gradient == "minibatch" and self._anchor_excess(settings) > excess / 2:
@@ -264,6 +265,13 @@ class _Pilot:
             settings = self._affordable(settings)
             settings, curvature = self._scaled(settings, curvature), curvature
         return settings, curvature
+
+    def _excess_shares(self, draws: Draws) -> NDArray[np.float64]:
+        """(variants,): the excess as a share of λ̂, over all checkpoints."""
+        excesses = np.nanmean(draws.excesses, (1, 2))
+        llc = np.abs(np.nanmean(draws.potentials, (1, 2)) - excesses)
+        excess, whole = (each.reshape(-1, len(self.anchors)).sum(1) for each in (excesses, llc))
+        return np.divide(excess, whole, out=np.zeros_like(whole), where=whole > 0)
 
     def _anchor_excess(self, settings: LLCSettings) -> float:
         """What the gradient noise at the anchors alone would add to λ̂."""
@@ -279,45 +287,40 @@ class _Pilot:
         for attempt in range(ROUNDS):
             variants = [self._scaled(settings, curvature, share) for share in SHARES]
             draws = self._trial(variants)
-            verdicts = [self._verdicts(draws, v, variants[v]) for v in range(len(SHARES))]
-            # Where chains were lost, some would be in a longer run at the next smaller step; and it would call hot what
-            # is somewhat hot here.
-            safe = [
-                False,
-                *(not verdict & health.ILL and "diverged" not in larger for larger, verdict in pairwise(verdicts)),
-            ]
-            virials = draws.virials.mean((1, 2)).reshape(len(SHARES), -1).max(1)
-            cool = virials <= 1 + (self.auto.health.max_virial - 1) / 2
+            draws = self._trial(variants)
+            safe, cool, quiet = self._fitness(draws, variants)
             if not safe[-1]:
                 curvature *= 4
             elif not cool[-2] and attempt == 0:  # once, for a pilot's virials are noisy
                 curvature *= 2
-            elif "not_spread" in verdicts[-1] and self.auto.gamma is None:
+            elif "not_spread" in self._verdicts(draws, len(SHARES) - 1, settings) and self.auto.gamma is None:
                 self.firmness *= 3
             else:
-                return self._largest_step(variants, draws, np.logical_and(safe, cool)), curvature
+                return self._largest_step(variants, draws, safe & cool & quiet), curvature
         self.reasons.append("no step was found at which the chains are healthy: mind the verdicts")
         return self._scaled(settings, curvature, SHARES[-1]), curvature
 
+    def _fitness(self, draws: Draws, variants: Sequence[LLCSettings]) -> NDArray[np.bool_]:
+        """(3, variants), those in the order of falling steps: whether each is *safe*, healthy itself and no chain lost
+        at the next larger step, for then some would be here in a longer run; *cool*, for a long run would call hot what
+        is somewhat hot here; *quiet*, with little gradient noise. The first one, which has no larger one, is not safe.
+        """
+        verdicts = [self._verdicts(draws, v, variants[v]) for v in range(len(variants))]
+        safe = [not verdict & health.ILL and "diverged" not in larger for larger, verdict in pairwise(verdicts)]
+        virials = draws.virials.mean((1, 2)).reshape(len(variants), -1).max(1)
+        cool = virials <= 1 + (self.auto.health.max_virial - 1) / 2
+        return np.array([[False, *safe], cool, self._excess_shares(draws) <= MAX_EXCESS])
+
     def _largest_step(self, variants: Sequence[LLCSettings], draws: Draws, safe: NDArray[np.bool_]) -> LLCSettings:
         """Of those whose λ̂ is that of the next smaller one, the largest; with what the step size does to it."""
-        count = len(self.anchors)
-        found = [[estimators.llc(draws, v * count + k) for k in range(count)] for v in range(len(SHARES))]
-        changes = []
-        for coarse, fine in pairwise(found):
-            values = np.array([abs(b.value) for b in fine])
-            moved = np.array([a.value - b.value for a, b in zip(coarse, fine, strict=True)]) / values
-            noise = [math.hypot(a.std_error, b.std_error) for a, b in zip(coarse, fine, strict=True)] / values
-            changes.append((moved, noise))
+        moves = [self._changes(draws, v, control=control) for v in range(len(SHARES) - 1) for control in (True, False)]
+        agrees = [bool(np.all(np.abs(moved) <= np.maximum(MAX_STEP_CHANGE, noise))) for moved, noise in moves]
         chosen = len(SHARES) - 1
-        for v in reversed(range(len(SHARES) - 1)):
-            moved, noise = changes[v]
-            if not (safe[v] and np.all(np.abs(moved) <= np.maximum(MAX_STEP_CHANGE, noise))):
-                break
-            chosen = v
-        moved, noise = changes[min(chosen, len(changes) - 1)]
+        while chosen and safe[chosen - 1] and all(agrees[2 * chosen - 2 : 2 * chosen]):
+            chosen -= 1
+        moved, noise = moves[2 * min(chosen, len(SHARES) - 2)]
         error = math.sqrt(max(0.0, float(np.mean(moved**2 - noise**2))))
-        if chosen == len(changes):
+        if chosen == len(SHARES) - 1:
             error /= 4  # the change from twice the step; of second order
         error = max(error, MIN_STEP_ERROR)
         self.reasons.append(
@@ -326,6 +329,20 @@ class _Pilot:
         )
         return _update(variants[chosen], step_error=error)
 
+    def _changes(self, draws: Draws, v: int, *, control: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """From the next smaller step to this one, (checkpoints,): of λ̂ as a share of it, and the noise of that. Without
+        its control variate, too, λ̂ shall be the same: it hides some of a step's heat, which chains may be lost by.
+        """
+        count = len(self.anchors)
+        coarse, fine = (
+            [estimators.llc(draws, row, control=control) for row in range(w * count, (w + 1) * count)]
+            for w in (v, v + 1)
+        )
+        values = np.array([abs(b.value) for b in fine])
+        moved = np.array([a.value - b.value for a, b in zip(coarse, fine, strict=True)])
+        noise = np.array([math.hypot(a.std_error, b.std_error) for a, b in zip(coarse, fine, strict=True)])
+        return moved / values, noise / values
+
     def _verdicts(self, draws: Draws, variant: int, settings: LLCSettings) -> set[str]:
         rows = range(variant * len(self.anchors), (variant + 1) * len(self.anchors))
         return {health.judge(draws, row, estimators.llc(draws, row), settings.health).name for row in rows}
@@ -333,14 +350,18 @@ class _Pilot:
     def _choose_kernel(self, settings: LLCSettings) -> LLCSettings:
         """BAOAB in place of SGLD if it is as healthy and reaches a smaller error with as many gradients."""
         other = _update(settings, sampler=BAOABSettings(epsilon=settings.sampler.epsilon, momentum=MOMENTUM))
-        first, second = self._trial([settings]), self._trial([other])
+        beyond = _update(other, sampler=_with_epsilon(other, SHARES[0] * settings.sampler.epsilon))
+        first, second = self._trial([settings]), self._trial([beyond, other])
         count = len(self.anchors)
-        errors = [[estimators.llc(draws, k) for k in range(count)] for draws in (first, second)]
+        errors = [
+            [estimators.llc(draws, row) for row in range(start, start + count)]
+            for draws, start in ((first, 0), (second, count))
+        ]
         ratios = [b.std_error / a.std_error for a, b in zip(*errors, strict=True)]
         agree = all(
             abs(a.value - b.value) <= 3 * math.hypot(a.std_error, b.std_error) for a, b in zip(*errors, strict=True)
         )
-        if self._verdicts(second, 0, other) & health.ILL or not agree:
+        if not (agree and self._fitness(second, [beyond, other])[:, 1].all()):
             self.reasons.append("SGLD with averaged noise: BAOAB is too hot at this step")
             return settings
         ratio = float(np.median(ratios))
@@ -352,7 +373,8 @@ class _Pilot:
 
     def _choose_draws(self, settings: LLCSettings) -> LLCSettings:
         """As many as the target needs by the last trials' sampling errors, within the budget; more where that errs."""
-        mine = [t for t in self.trials[-2 * len(self.anchors) :] if t.kernel == settings.sampler.name]
+        count = len(self.anchors)  # the kernel's trials: SGLD's, BAOAB's beyond this step, and BAOAB's
+        mine = self.trials[-count:] if settings.sampler.name == "baoab" else self.trials[-3 * count : -2 * count]
         target = self._target(max(abs(trial.llc) for trial in mine))
         most, share = settings.num_draws, self._trial_draws(settings)
         wanted = [target.error(trial.llc) for trial in mine]

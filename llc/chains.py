@@ -15,7 +15,7 @@ kernel's first-order stretch s_i and heat a_i of a coordinate (`llc.samplers.bas
   curvature does; so with the mean share of the loss in the stiffness, `ρ = E g·g / E g·F`, λ̂ grows by `½ ρ Σ a_i C_i`.
 
 Now and then a second minibatch at the same place, g' and F', tells them apart: `E g_i F'_i` has no noise in it, and
-`E (g_i − g'_i)² = 2 C_i`.
+`E (g_i − g'_i)² = 2 C_i`. Half the virial is larger by `½ E Σ s_i F_i F'_i` and `½ Σ a_i C_i`.
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -115,7 +115,7 @@ class Chains:
         probe_at = _multiples(due, settings.draws_between_probes) if num_probe_samples else range(0)
         # Losses, baselines, works and squares stay where they are computed until all is done.
         scalars = self._rows.anchors.new_full((4, num_draws, *shape), torch.nan)
-        excesses = np.full((4, len(excess_at), *shape), np.nan)
+        excesses = np.full((5, len(excess_at), *shape), np.nan)
         probes = np.full((len(probe_at), *shape, num_probe_samples), np.nan, np.float32)
         seen: list[Tensor | None] = []
         for draw, number in enumerate(due):
@@ -137,12 +137,14 @@ class Chains:
                 if wants_probe:
                     probes[probe_at.index(number), *where] = _numpy(piece.probe_losses(point, self._probe))
         losses, baselines, works, squares = (_rows_first(_numpy(scalar)) for scalar in scalars)
+        stretch, virial_stretch, heat, *slopes = map(_rows_first, excesses)
         return Draws(
             losses=losses,
             baselines=baselines,
             works=works,
             squares=squares,
-            excesses=_excesses(*map(_rows_first, excesses)),
+            excesses=stretch + _share_of_loss(*slopes)[:, None, None] * heat,
+            virial_excesses=virial_stretch + heat,
             probe_losses=_rows_first(probes),
             probe_baselines=self._probe_baselines,
             diverged_at=self._diverged_at.T.copy(),
@@ -239,7 +241,9 @@ class _Piece:
         self._u = self._kernel.step(point, self.state, self._of_free(noise), self.columns)
 
     def excess(self, point: Point, second: Minibatch | None) -> Tensor:
-        """½ Σ s_i g_i F'_i, ½ Σ a_i (g_i − g'_i)²/2, g·g' and g·F': (4, chains, rows). second: None without noise."""
+        """½ Σ s_i g_i F'_i, ½ Σ s_i F_i F'_i, ½ Σ a_i (g_i − g'_i)²/2, g·g' and g·F': (5, chains, rows). second: None
+        without noise.
+        """
         g = point.gradients
         other = g if second is None else self._in_u(self._gradients(point.u, second, None).gradients)
         force = torch.addcmul(other, point.u, self.columns.gamma)
@@ -249,6 +253,7 @@ class _Piece:
         return torch.stack(
             [
                 still if stretching is None else vecdot(stretching * g, force) / 2,
+                still if stretching is None else vecdot(stretching * point.forces, force) / 2,
                 still if heating is None else vecdot(heating * noise, noise) / 4,
                 vecdot(g, other),
                 vecdot(g, force),
@@ -299,9 +304,8 @@ def _rows_first(array: NDArray) -> NDArray:
     return np.ascontiguousarray(array.swapaxes(0, 2))
 
 
-def _excesses(stretch: Array, heat: Array, squares: Array, slopes: Array) -> Array:
-    """stretch + ρ heat, (rows, chains, some of the draws), ρ of each row from its finite draws."""
+def _share_of_loss(squares: Array, slopes: Array) -> Array:
+    """(rows, chains, some of the draws) → (rows,): ρ, from each row's finite draws."""
     finite = np.isfinite(squares) & np.isfinite(slopes)
     square, slope = (np.where(finite, part, 0).sum((1, 2)) for part in (squares, slopes))
-    share = np.clip(np.divide(square, slope, out=np.ones_like(slope), where=slope > 0), 0, 1)
-    return stretch + share[:, None, None] * heat
+    return np.clip(np.divide(square, slope, out=np.ones_like(slope), where=slope > 0), 0, 1)

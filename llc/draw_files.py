@@ -6,15 +6,15 @@ texts in any order, hence the one.
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import Field, PositiveInt, StringConstraints, ValidationError
 from safetensors.numpy import save_file
 
 from llc.checkpoints import read_metadata, read_tensors
@@ -30,6 +30,7 @@ AXES: dict[str, tuple[str, ...]] = {
     "works": ("row", "chain", "draw"),
     "squares": ("row", "chain", "draw"),
     "excesses": ("row", "chain", "excess_draw"),
+    "virial_excesses": ("row", "chain", "excess_draw"),
     "probe_losses": ("row", "chain", "probe_draw", "sample"),
     "probe_baselines": ("row", "sample"),
     "diverged_at": ("row", "chain"),
@@ -48,10 +49,13 @@ DTYPES = {"probe_losses": np.dtype("<f4"), "probe_baselines": np.dtype("<f4"), "
 class _About(Frozen):
     """The metadata of a file."""
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     version: Annotated[str, StringConstraints(max_length=100)] = Field(default_factory=lambda: version("lambdahat"))
     settings: LLCSettings
     rows: Annotated[tuple[Annotated[str, StringConstraints(max_length=500)], ...], Field(max_length=100_000)]
+    num_samples: PositiveInt
+    loss: float | None
+    """null if not finite."""
 
 
 @dataclass(frozen=True)
@@ -62,20 +66,24 @@ class KeptDraws:
     settings: LLCSettings
     rows: tuple[str, ...]
     """What each row is."""
+    num_samples: int
+    """n, of the series' data set."""
+    loss: float
+    """L_n(w*) there."""
 
-
-def keep(draws: Draws, rows: Sequence[int], labels: Sequence[str], settings: LLCSettings) -> KeptDraws | None:
-    """Of the draws of many rows, those of one checkpoint, as much of them as is to be kept."""
-    if settings.keep_draws == "none":
-        return None
-    mine = draws.of_rows(rows)
-    return KeptDraws(mine if settings.keep_draws == "samples" else mine.without_samples(), settings, tuple(labels))
+    def as_asked(self) -> "KeptDraws | None":
+        """As much of it as the settings want kept."""
+        level = self.settings.keep_draws
+        if level == "none":
+            return None
+        return self if level == "samples" else replace(self, draws=self.draws.without_samples())
 
 
 def write_draws(kept: KeptDraws, path: Path) -> None:
     """Write a safetensors file."""
     arrays = {name: np.ascontiguousarray(getattr(kept.draws, name), _dtype(name)) for name in AXES}
-    about = _About(settings=kept.settings, rows=kept.rows)
+    loss = kept.loss if math.isfinite(kept.loss) else None
+    about = _About(settings=kept.settings, rows=kept.rows, num_samples=kept.num_samples, loss=loss)
     save_file(arrays, path, {METADATA: json.dumps(about.model_dump(mode="json"), sort_keys=True)})
 
 
@@ -102,7 +110,9 @@ def read_draws(path: Path) -> KeptDraws:
         if not fits or dtype != _dtype(name):
             raise _bad(f"'{name}' is {dtype} of shape {list(shape)}, not {_dtype(name)} over ({', '.join(axes)})")
     fields: dict[str, Any] = arrays
-    return KeptDraws(Draws(**fields), about.settings, about.rows)
+    return KeptDraws(
+        Draws(**fields), about.settings, about.rows, about.num_samples, math.nan if about.loss is None else about.loss
+    )
 
 
 def write_netcdf(kept: KeptDraws, path: Path) -> None:
@@ -110,9 +120,9 @@ def write_netcdf(kept: KeptDraws, path: Path) -> None:
 
     posterior: `potential` = nβ (L_B(w) − L_B(w*)), whose mean is λ̂ before `excess` is taken off, `loss` = L_B(w) and
     `distance` = ‖u‖; sample_stats: `virial`, `baseline` = L_B(w*), `diverging`, `diverged_at`, `acceptance`; excess:
-    what step size and gradient noise add, at some of the draws; probe: losses of each sample of the probe set, if kept,
-    at every so many draws; constant_data: ε, nβ, γ and the number of free parameters of each row. The settings are an
-    attribute of the whole, as JSON.
+    what step size and gradient noise add to the potential and to half of u·∇U, at some of the draws; probe: losses of
+    each sample of the probe set, if kept, at every so many draws; constant_data: ε, nβ, γ and the number of free
+    parameters of each row. The settings, as JSON, n and L_n(w*) are attributes of the whole.
     """
     import h5netcdf
     import h5py
@@ -134,7 +144,10 @@ def write_netcdf(kept: KeptDraws, path: Path) -> None:
         "constant_data": {name: (("row",), getattr(draws, name)) for name in ("epsilon", "nbeta", "gamma", "num_free")},
     }
     if draws.excesses.shape[-1]:
-        groups["excess"] = {"excess": _chain_first(draws.excesses)}
+        groups["excess"] = {
+            "excess": _chain_first(draws.excesses),
+            "virial_excess": _chain_first(draws.virial_excesses),
+        }
     if draws.probe_losses.size:
         groups["probe"] = {
             "loss": _chain_first(draws.probe_losses, "sample"),
@@ -144,6 +157,7 @@ def write_netcdf(kept: KeptDraws, path: Path) -> None:
         file.attrs["inference_library"] = "lambdahat"
         file.attrs["inference_library_version"] = version("lambdahat")
         file.attrs["settings"] = kept.settings.model_dump_json()
+        file.attrs["num_samples"], file.attrs["loss"] = kept.num_samples, kept.loss
         for name, variables in groups.items():
             group = file.create_group(name)
             sizes = {a: size for axes, data in variables.values() for a, size in zip(axes, data.shape, strict=True)}

@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 
-OVER_DRAWS = ("losses", "baselines", "works", "squares", "excesses", "probe_losses")
+OVER_DRAWS = ("losses", "baselines", "works", "squares", "excesses", "virial_excesses", "probe_losses")
 """The arrays of `Draws` whose third axis is of draws."""
+
+EXCESSES = ("excesses", "virial_excesses")
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class Draws:
     """(rows, chains, some of the draws, or none): the excess of λ̂ that step size and gradient noise are expected to
     cause, to first order.
     """
+    virial_excesses: Array
+    """(rows, chains, as many): that of `half_virials`."""
     probe_losses: NDArray[np.float32]
     """(rows, chains, draws / settings.draws_between_probes, samples): of each sample of the probe set."""
     probe_baselines: NDArray[np.float32]
@@ -54,15 +58,14 @@ class Draws:
         """
         probes = max(part.probe_losses.shape[2:] for part in parts)
         excesses = max(part.excesses.shape[2] for part in parts)
-        shapes = {"excesses": (excesses,), "probe_losses": probes, "probe_baselines": probes[1:]}
-        fillers = {"excesses": 0.0}
+        shapes = dict.fromkeys(EXCESSES, (excesses,)) | {"probe_losses": probes, "probe_baselines": probes[1:]}
 
         def filled(part: "Draws", name: str) -> NDArray:
             array = getattr(part, name)
             if name not in shapes:
                 return array
             shape = array.shape[: array.ndim - len(shapes[name])] + shapes[name]
-            return array if array.shape == shape else np.full(shape, fillers.get(name, np.nan), array.dtype)
+            return array if array.shape == shape else np.full(shape, 0 if name in EXCESSES else np.nan, array.dtype)
 
         return cls(**{name: np.concatenate([filled(part, name) for part in parts]) for name in vars(parts[0])})
 
@@ -91,10 +94,14 @@ class Draws:
         return self.losses.shape[2]
 
     @property
+    def half_virials(self) -> Array:
+        """(rows, chains, draws): ½ u·∇U, half the number of free parameters in the mean, at equilibrium."""
+        return (self.works + self.gamma[:, None, None] * self.squares) / 2
+
+    @property
     def virials(self) -> Array:
         """(rows, chains, draws): u·∇U over the number of free parameters; 1 in the mean, at equilibrium."""
-        tethers = self.gamma[:, None, None] * self.squares
-        return (self.works + tethers) / self.num_free[:, None, None]
+        return 2 * self.half_virials / self.num_free[:, None, None]
 
     @property
     def potentials(self) -> Array:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from llc import estimators, health, probes, scales
-from llc.draw_files import keep
+from llc.draw_files import KeptDraws
 from llc.draws import Draws
 from llc.estimators import Estimate
 from llc.health import Verdict
@@ -77,9 +77,9 @@ class _Checkpoint:
             about["scales"] = [details[row] for row in (0, *others)]
             found, about["plateau"] = self._over_scales(others)
             quantities |= found
-        rows = range(len(self.variants))
-        labels = [variant.label for variant in self.variants]
-        return Measurement(quantities, verdicts[0], about, keep(self.draws, rows, labels, self.settings))
+        labels = tuple(variant.label for variant in self.variants)
+        kept = KeptDraws(self.draws, self.settings, labels, self.num_samples, self.loss)
+        return Measurement(quantities, verdicts[0], about, kept.as_asked())
 
     def _over_scales(self, others: list[int]) -> tuple[dict[str, Quantity], str]:
         """Quantities, and why there is no plateau."""
@@ -111,6 +111,7 @@ class _Checkpoint:
             "per_chain": estimate.per_chain.tolist(),
             "sampling_error": estimate.sampling_error,
             "excess": estimate.excess,
+            "shift": estimate.shift,
             "r_hat": estimate.r_hat,
             "ess": estimate.ess,
             "num_draws": draws.num_draws,

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from lambdahat import Client
 from lambdahat.objects import Job, Series
 from llc.draw_files import KeptDraws, write_draws
-from llc.draws import Draws
+from llc.draws import OVER_DRAWS, Draws
 from llc.settings import LLCSettings
 from store import keys, leases, tenants
 from store.blobs import BlobStore
@@ -95,14 +95,14 @@ def white_noise(seed: int) -> KeptDraws:
     """One row of 4 chains × 50 draws, without a probe set."""
     rng = np.random.default_rng(seed)
     draws = Draws(
-        **{name: rng.random((1, 4, 50)) for name in ("losses", "baselines", "works", "squares", "excesses")},
+        **{name: rng.random((1, 4, 50)) for name in OVER_DRAWS if name != "probe_losses"},
         **{name: np.array([2.0]) for name in ("epsilon", "nbeta", "gamma", "num_free")},
         probe_losses=np.empty((1, 4, 0, 0), np.float32),
         probe_baselines=np.empty((1, 0), np.float32),
         diverged_at=np.full((1, 4), -1),
         acceptance=np.full((1, 4), np.nan),
     )
-    return KeptDraws(draws, LLCSettings(), ("llc",))
+    return KeptDraws(draws, LLCSettings(), ("llc",), num_samples=100, loss=0.5)
 
 
 def half_way(engine: Engine, job: Job) -> leases.Lease:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from llc import estimators
-from llc.draw_files import AXES, METADATA, KeptDraws, keep, read_draws, write_draws, write_netcdf
+from llc.draw_files import AXES, METADATA, KeptDraws, read_draws, write_draws, write_netcdf
 from llc.draws import Draws
 from llc.errors import InputError
 from llc.settings import BAOABSettings, LLCSettings
@@ -37,6 +37,7 @@ def some_draws() -> Draws:
         works=rng.random(shape),
         squares=rng.random(shape),
         excesses=rng.random((ROWS, CHAINS, 12)),
+        virial_excesses=rng.random((ROWS, CHAINS, 12)),
         probe_losses=rng.random((ROWS, CHAINS, 3, SAMPLES), np.float32),
         probe_baselines=rng.random((ROWS, SAMPLES), np.float32),
         diverged_at=diverged_at,
@@ -49,7 +50,7 @@ def some_draws() -> Draws:
 
 
 LABELS = ("llc", "nβ/2", "layers.0")
-KEPT = KeptDraws(some_draws(), SETTINGS, LABELS)
+KEPT = KeptDraws(some_draws(), SETTINGS, LABELS, num_samples=1000, loss=1 / 3)
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def test_every_array_of_the_draws_has_its_axes() -> None:
 
 def test_what_is_read_is_what_was_written(path: Path) -> None:
     found = read_draws(path)
-    assert (found.settings, found.rows) == (SETTINGS, LABELS)
+    assert (found.settings, found.rows, found.num_samples, found.loss) == (SETTINGS, LABELS, 1000, 1 / 3)
     for name in AXES:
         written, read = getattr(KEPT.draws, name), getattr(found.draws, name)
         assert (read.dtype, read.shape, read.tobytes()) == (written.dtype, written.shape, written.tobytes()), name
@@ -83,16 +84,22 @@ def test_the_same_draws_are_the_same_bytes(path: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("level", "samples"), [("chains", 0), ("samples", SAMPLES)])
 def test_as_much_is_kept_as_is_asked_for(tmp_path: Path, level: Any, samples: int) -> None:
-    kept = keep(KEPT.draws, [0, 2], ["llc", "layers.0"], SETTINGS.model_copy(update={"keep_draws": level}))
+    kept = dataclasses.replace(KEPT, settings=SETTINGS.model_copy(update={"keep_draws": level})).as_asked()
     assert kept is not None
     write_draws(kept, tmp_path / "draws")
     found = read_draws(tmp_path / "draws").draws
-    assert np.array_equal(found.losses, KEPT.draws.losses[[0, 2]], equal_nan=True)
+    assert np.array_equal(found.losses, KEPT.draws.losses, equal_nan=True)
     assert found.probe_losses.shape[-1] == found.probe_baselines.shape[-1] == samples
 
 
 def test_nothing_is_kept_if_nothing_is_wanted() -> None:
-    assert keep(KEPT.draws, [0], ["llc"], SETTINGS.model_copy(update={"keep_draws": "none"})) is None
+    none = SETTINGS.model_copy(update={"keep_draws": "none"})
+    assert dataclasses.replace(KEPT, settings=none).as_asked() is None
+
+
+def test_a_loss_that_is_no_number_is_kept_as_such(tmp_path: Path) -> None:
+    write_draws(dataclasses.replace(KEPT, loss=np.inf), tmp_path / "draws")
+    assert np.isnan(read_draws(tmp_path / "draws").loss)
 
 
 def read_by_arviz(path: Path) -> Any:
@@ -131,7 +138,13 @@ def test_arviz_misses_only_what_was_not_kept(tmp_path: Path) -> None:
     assert set(read_by_arviz(tmp_path / "draws.nc").children) == {"posterior", "sample_stats", "constant_data"}
 
 
-ABOUT = {"settings": SETTINGS.model_dump(mode="json"), "rows": list(LABELS)}
+ABOUT = {
+    "format": 2,
+    "settings": SETTINGS.model_dump(mode="json"),
+    "rows": list(LABELS),
+    "num_samples": 1000,
+    "loss": 0.5,
+}
 
 
 @pytest.mark.parametrize(
@@ -140,7 +153,7 @@ ABOUT = {"settings": SETTINGS.model_dump(mode="json"), "rows": list(LABELS)}
         ({}, "", "metadata"),
         ({}, "{", "metadata"),
         ({}, "[" * 100_000, "metadata"),
-        ({}, json.dumps({**ABOUT, "format": 2}), "format"),
+        ({}, json.dumps({**ABOUT, "format": 1}), "format"),
         ({}, json.dumps({**ABOUT, "settings": {"num_draws": -1}}), "settings.num_draws"),
         ({}, json.dumps({**ABOUT, "rows": ["llc"]}), "'losses' is float64 of shape [3, 4, 120]"),
         ({"losses": None}, None, "unknown arrays: losses"),

@@ -22,6 +22,7 @@ def white(value: float = 10.0, spread: float = 2.0, virial: float = 1.0, excess:
         works=np.zeros(shape),
         squares=virial * (1 + 0.1 * rng.uniform(-1, 1, shape)),
         excesses=np.full((1, CHAINS, 50), excess),
+        virial_excesses=np.zeros((1, CHAINS, 50)),
         probe_losses=np.empty((1, CHAINS, 0, 0), np.float32),
         probe_baselines=np.empty((1, 0), np.float32),
         diverged_at=np.full((1, CHAINS), -1),

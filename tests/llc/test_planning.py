@@ -13,7 +13,7 @@ from torch._inductor.utils import fresh_cache
 from torch.profiler import ProfilerActivity, profile
 
 from llc.chains import sample
-from llc.draws import Draws
+from llc.draws import OVER_DRAWS, Draws
 from llc.ensemble import (
     PIECE_NUMBERS,
     HessianOperator,
@@ -87,7 +87,7 @@ def chains(objective: ModelObjective, plan: Plan, sampler: SamplerSettings, grad
 
 
 def assert_same(one: Draws, other: Draws) -> None:
-    for name in ("losses", "baselines", "works", "squares", "excesses", "probe_losses", "probe_baselines"):
+    for name in (*OVER_DRAWS, "probe_baselines"):
         mine, theirs = getattr(one, name), getattr(other, name)
         assert np.isfinite(mine).all()
         scale = np.abs(mine).max(initial=0)

@@ -36,7 +36,7 @@ def measured(settings: LLCSettings, anchors: torch.Tensor | None = None) -> list
     return MEASURES["llc"](series(VALLEY, torch.zeros(1, 4) if anchors is None else anchors), settings)
 
 
-@pytest.mark.parametrize("relative", [0.05, 0.02])
+@pytest.mark.parametrize("relative", [0.002, 0.0016])
 def test_it_goes_on_until_the_target_is_reached_and_no_longer(relative: float) -> None:
     (found,) = measured(until(Target(relative_error=relative)))
     details, wanted = found.details, relative * found.quantities["llc"].value
@@ -52,7 +52,7 @@ def test_it_goes_on_until_the_target_is_reached_and_no_longer(relative: float) -
 def test_a_tighter_target_takes_more_draws_and_an_absolute_one_counts_too() -> None:
     loose, tight, absolute = (
         measured(until(target))[0].details["num_draws"]
-        for target in (Target(relative_error=0.1), Target(relative_error=0.03), Target(std_error=1.0))
+        for target in (Target(relative_error=0.1), Target(relative_error=0.002), Target(std_error=1.0))
     )
     assert loose < tight
     assert absolute == SETTINGS.num_draws
@@ -85,7 +85,7 @@ def test_rounds_are_one_run() -> None:
 def test_neighbours_that_go_on_change_nothing() -> None:
     """The far one has to be looked at longer; what it needs is not done to the first."""
     near, far = torch.zeros(1, 4), torch.full((1, 4), 0.6)
-    settings = until(Target(std_error=0.1, relative_error=None))
+    settings = until(Target(std_error=0.08, relative_error=None))
     both = measured(settings, torch.cat([near, far, near]))
     alone = [measured(settings, anchor)[0] for anchor in (near, far)]
     counts = [found.details["num_draws"] for found in both]

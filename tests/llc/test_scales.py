@@ -132,6 +132,7 @@ def known(llcs: dict[float, float], gamma: float = 1.0, spread: float = 1e-3) ->
         works=np.zeros(shape),
         squares=rng.random(shape),
         excesses=np.empty((*shape[:2], 0)),
+        virial_excesses=np.empty((*shape[:2], 0)),
         probe_losses=np.empty((*shape[:2], 0, 0), np.float32),
         probe_baselines=np.empty((len(llcs), 0), np.float32),
         diverged_at=np.full(shape[:2], -1),

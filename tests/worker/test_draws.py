@@ -45,6 +45,8 @@ def test_the_number_is_made_again_from_the_file_alone(lab: Lab, supervisor: Supe
         assert found.draws.probe_losses.size == 0
         estimate = estimators.llc(found.draws, 0, found.settings.step_error)
         assert (estimate.value, estimate.std_error) == tuple(result["quantities"]["llc"].values())[:2]
+        wbic = estimators.wbic(estimate, float(found.draws.nbeta[0]), found.loss, found.num_samples)
+        assert (wbic.value, wbic.std_error) == tuple(result["quantities"]["wbic"].values())[:2]
         verdict = health.judge(found.draws, 0, estimate, found.settings.health)
         assert (verdict.name, verdict.reason) == (result["verdict"], result["reason"])
         assert results[step, "loss"]["draws"] is None
