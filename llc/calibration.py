@@ -268,8 +268,8 @@ class _Pilot:
 
     def _excess_shares(self, draws: Draws) -> NDArray[np.float64]:
         """(variants,): the excess as a share of λ̂, over all checkpoints."""
-        excesses = np.nanmean(draws.excesses, (1, 2))
-        llc = np.abs(np.nanmean(draws.potentials, (1, 2)) - excesses)
+        excesses = _finite_means(draws.excesses)
+        llc = np.abs(_finite_means(draws.potentials) - excesses)
         excess, whole = (each.reshape(-1, len(self.anchors)).sum(1) for each in (excesses, llc))
         return np.divide(excess, whole, out=np.zeros_like(whole), where=whole > 0)
 
@@ -444,6 +444,12 @@ class _Pilot:
 
     def _count(self, gradients: int) -> None:
         self.gradients += gradients
+
+
+def _finite_means(of_draws: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(rows,); 0 if nothing is finite."""
+    finite = np.isfinite(of_draws)
+    return np.where(finite, of_draws, 0).sum((1, 2)) / np.maximum(1, finite.sum((1, 2)))
 
 
 def _update(settings: LLCSettings, **changes: Any) -> LLCSettings:

@@ -16,6 +16,7 @@ from llc.objective import ModelObjective, Objective
 from llc.rounds import run_in_rounds
 from llc.rows import rows_of
 from llc.settings import AutoLLCSettings, MeasureSettings, Target
+from tests.llc import gaussian
 from tests.llc.problems import OracleObjective
 from tests.oracles import ORACLES, Quadratic
 
@@ -93,6 +94,20 @@ def test_control_variates_are_chosen_where_the_noise_is_at_the_anchor() -> None:
     llc, verdict = estimate(regression(5.0), chosen(regression(5.0), auto(nbeta=None, batch_size=32)))
     assert verdict == health.OK
     assert abs(llc.value - 6) < 3 * llc.std_error + 0.3  # 12 parameters, little tether
+
+
+def test_a_kernel_that_gradient_noise_heats_is_not_chosen_though_it_looks_healthy() -> None:
+    """Noise heats what keeps its momentum nine times as much."""
+    problem = gaussian.regression(n=400, d=6, noise=0.5, seed=0)
+    anchors = torch.from_numpy(problem.best.astype(np.float32))[None]
+    found = chosen(problem.objective, auto(nbeta=50.0, batch_size=64), anchors)
+    (*_, other) = found.trials
+    assert (other.kernel, other.verdict) == ("baoab", "ok")
+    assert other.excess > 0.05 * other.llc
+    assert found.settings.sampler.name == "sgld"
+    mine = [trial for trial in found.trials if trial.epsilon == other.epsilon and trial.kernel == "sgld"]
+    assert mine
+    assert all(trial.excess < 0.05 * trial.llc for trial in mine)
 
 
 def test_a_series_is_evaluated_with_one_frozen_set() -> None:
