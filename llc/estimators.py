@@ -46,7 +46,7 @@ class Estimate:
     std_error: float
     """NaN with fewer than two healthy chains."""
     per_chain: Array
-    """(chains,): the mean of each; NaN where it diverged."""
+    """(chains,): the plain mean of each; NaN where it diverged."""
     r_hat: float
     """Split R-hat; NaN if it can't be told."""
     ess: float
@@ -61,8 +61,9 @@ class Estimate:
 
 def mean(x: Array) -> Estimate:
     """The expectation of a function of the draws, (chains, draws)."""
-    healthy = x[np.isfinite(x).all(axis=1)]
-    per_chain = x.mean(axis=1)
+    finite = np.isfinite(x).all(axis=1)
+    healthy, per_chain = x[finite], np.full(len(x), np.nan)
+    per_chain[finite] = healthy.mean(axis=1)
     if len(healthy) < 2 or np.ptp(healthy) == 0:
         return Estimate(float(healthy.mean()) if healthy.size else np.nan, np.nan, per_chain, np.nan, np.nan)
     ess = np.asarray(array_stats.ess(healthy, chain_axis=0, draw_axis=1, method="mean")).item()
@@ -110,7 +111,8 @@ def combination(
 def _controlled(x: Array, v: Array) -> tuple[Estimate, float, float]:
     """The mean of x − c v, with c v̄ and its doubt; (chains, draws) each, the expectation of v is 0.
 
-    Split R-hat and effective sample size are those of x, which has all the noise there is.
+    Split R-hat and effective sample size are those of x, which has all the noise there is, and so are the means of the
+    chains, which are then each chain's own.
     """
     plain, virial = mean(x), mean(v)
     healthy = np.isfinite(x).all(axis=1) & np.isfinite(v).all(axis=1)
@@ -122,7 +124,7 @@ def _controlled(x: Array, v: Array) -> tuple[Estimate, float, float]:
     y = np.full_like(x, np.nan)
     y[healthy] = x[healthy] - slope * v[healthy]
     beyond = max(0.0, abs(virial.value) - CHANCE * virial.std_error)
-    found = replace(mean(y), r_hat=plain.r_hat, ess=plain.ess)
+    found = replace(mean(y), per_chain=plain.per_chain, r_hat=plain.r_hat, ess=plain.ess)
     return found, slope * virial.value, EXCESS_DOUBT * abs(slope) * beyond
 
 
