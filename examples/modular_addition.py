@@ -40,7 +40,7 @@ MEASURES: dict[str, dict[str, Any]] = {
         "batch_size": 256,
         "num_chains": 4,
         "num_burnin_steps": 40,
-        "num_draws": 120,
+        "num_draws": 144,
     },
     "hessian": {},
 }
