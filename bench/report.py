@@ -189,7 +189,7 @@ def _summary(judged: Sequence[Judged]) -> str:
             )
         )
     good = f"*Good*: within {MISS:g} error bars and {GOOD:.0%} of the truth."
-    return f"{_table(columns, rows)}{good} *Misses*: off by more than {MISS:g} error bars.\n"
+    return f"{_table(columns, rows)}{good} Every number is over the problems that a method was run on (*By problem*). *Misses*: off by more than {MISS:g} error bars.\n"
 
 
 def _peers(judged: Sequence[Judged]) -> str:
@@ -245,12 +245,14 @@ def _spreads(judged: Sequence[Judged]) -> dict[str, float]:
 
 
 def _copies(judged: Sequence[Judged]) -> dict[str, list[float]]:
-    """λ̂ of each copy of the ReLU network, means over seeds, by method."""
+    """λ̂ of each copy of the ReLU network, means over the seeds that all copies have, by method."""
     found = {}
     for method, own in _grouped((o for o in judged if o.problem.family == "relu"), lambda o: o.record.method).items():
         found[method] = means = []
-        for factor in FACTORS:
-            here = [o.record.estimate for o in own if o.record.problem == f"relu/{factor}"]
+        of_copy = {factor: [o.record for o in own if o.record.problem == f"relu/{factor}"] for factor in FACTORS}
+        common = set.intersection(*({record.seed for record in records} for records in of_copy.values()))
+        for records in of_copy.values():
+            here = [record.estimate for record in records if record.seed in common]
             means.append(float(np.mean([math.nan if v is None else v for v in here])) if here else math.nan)
     return found
 
