@@ -189,7 +189,8 @@ def _summary(judged: Sequence[Judged]) -> str:
             )
         )
     good = f"*Good*: within {MISS:g} error bars and {GOOD:.0%} of the truth."
-    return f"{_table(columns, rows)}{good} Every number is over the problems that a method was run on (*By problem*). *Misses*: off by more than {MISS:g} error bars.\n"
+    misses = f"*Misses*: off by more than {MISS:g} error bars."
+    return f"{_table(columns, rows)}{good} {misses} Numbers are over the problems that a method was run on.\n"
 
 
 def _peers(judged: Sequence[Judged]) -> str:
