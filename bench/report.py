@@ -139,7 +139,7 @@ def _goals(judged: Sequence[Judged]) -> str:
         _at_least(0.95, "misses are called otherwise", [not one.is_ok for one in misses]),
     ]
     if ratios:
-        rows.append(_at_most(1 / 3, f"RMSE over the best peer's, median of {len(ratios)} problems", median(ratios)))
+        rows.append(_at_most(1 / 3, f"RMSE over the best peer's, median of problems: {len(ratios)}", median(ratios)))
     if spread is not None:
         rows.append(_at_most(0.013, "± of λ̂ when a network is rescaled, tether by tensor", spread))
     seeds = min(len(seen) for seen in _grouped(own, lambda one: one.record.problem).values())

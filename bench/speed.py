@@ -340,9 +340,9 @@ def _against_bare(case: Case, one: Measured) -> str:
     """As it is, and compiled."""
     ratios = [one.best("bare passes") / one.best(name) for name in ("ours", f"ours{COMPILED}") if name in one.rates]
     text = f"{COMPILED} ".join(f"{ratio:.3g}" for ratio in ratios)
-    return (
-        text if case.bare_goal is None else f"{text}; goal {case.bare_goal:g}: {_verdict(case.bare_goal / min(ratios))}"
-    )
+    if case.bare_goal is None:
+        return text
+    return f"{text}; goal {case.bare_goal:g}: {_verdict(case.bare_goal / min(ratios))}"
 
 
 def _verdict(share: float) -> str:

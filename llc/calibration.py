@@ -19,7 +19,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -27,14 +26,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from llc import estimators, health
 from llc.chains import Chains
-from llc.draws import Draws
-from llc.ensemble import PLAN, HessianOperator, Plan
+from llc.curvature import Curvature, random_signs
+from llc.ensemble import PLAN, Plan
 from llc.objective import Objective
-from llc.randomness import Stream, generator
 from llc.rows import concatenate, rows_of
 from llc.settings import AutoLLCSettings, BAOABSettings, LLCSettings, SamplerSettings, Target
+from llc.trials import MAX_EXCESS, Trial, TrialRun
 
 SPREADING = 3.0
 """ε γ B: after burn-in, a direction that only the tether holds has e⁻³ = 5 % of its way left."""
@@ -53,9 +51,6 @@ MAX_STEP_CHANGE = 0.03
 MIN_STEP_ERROR = 0.01
 """What a pilot can hardly see."""
 
-MAX_EXCESS = 0.05
-"""Of λ̂, from gradient noise; beyond, control variates or a larger batch."""
-
 MOMENTUM = 0.8
 """Of the BAOAB that is tried."""
 
@@ -70,27 +65,6 @@ ROUNDS = 5
 
 LOOKS = 8
 """At where the chains are, while they burn in: curvature that they meet but now and then counts as well."""
-
-PROBE_BATCHES = 4
-"""Minibatches of samples in a Hessian product."""
-
-POWER_STEPS, MORE_POWER_STEPS = 12, 4
-"""Of power iteration, at first and from a direction known."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One setting at one checkpoint of the pilot."""
-
-    checkpoint: int
-    kernel: str
-    epsilon: float
-    gamma: float
-    llc: float
-    sampling_error: float
-    excess: float
-    virial: float
-    verdict: str
 
 
 @dataclass(frozen=True)
@@ -133,16 +107,16 @@ class _Pilot:
     report: Callable[[int], None]
     trials: list[Trial] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
-    steepest: dict[int, Tensor] = field(default_factory=dict)
-    """The direction of the largest curvature by checkpoint, where it was last looked for."""
     gradients: int = 0
+    """Of the chains."""
     firmness: float = 1.0
     """Of the tether, beside what the curvature calls for: more where chains wander along valleys."""
 
     @cached_property
-    def scales(self) -> Tensor | None:
-        """Of the rows at the anchors, (checkpoints, d)."""
-        return rows_of(self.anchors, self.baselines, self.auto.as_given(), self.objective.layout).scales
+    def curvature(self) -> Curvature:
+        """Where it was last looked for, by checkpoint, it goes on."""
+        scales = rows_of(self.anchors, self.baselines, self.auto.as_given(), self.objective.layout).scales
+        return Curvature(self.objective, scales, self.auto.batch_size, self.auto.seed, self.plan)
 
     def run(self) -> Calibration:
         """All decisions, one after the other."""
@@ -154,11 +128,12 @@ class _Pilot:
             )
         )
         settings, curvature = self._choose_scale(settings)
-        settings, curvature = self._choose_gradient(settings, curvature)
+        settings = self._choose_gradient(settings, curvature)
         settings, curvature = self._choose_step(settings, curvature)
-        settings = self._choose_kernel(settings)
-        settings = _update(self._choose_draws(settings), num_probe_samples=self.auto.num_probe_samples)
-        return Calibration(settings, curvature, self.trials, self.gradients, self.reasons)
+        settings, trials = self._choose_kernel(settings)
+        settings = _update(self._choose_draws(settings, trials), num_probe_samples=self.auto.num_probe_samples)
+        gradients = self.gradients + self.curvature.gradients
+        return Calibration(settings, curvature, self.trials, gradients, self.reasons)
 
     def _affordable(self, settings: LLCSettings) -> LLCSettings:
         """As many steps as the budget allows with this gradient and batch, a part of them burn-in."""
@@ -185,16 +160,16 @@ class _Pilot:
         sizes = self.anchors.square().mean(-1)
         nudge = 0.1 * sizes.sqrt().where(sizes > 0, torch.ones_like(sizes))[:, None]
         signs = torch.from_numpy(
-            np.stack([_signs(self.auto.seed, 1 + k, self.anchors.shape[1]) for k in range(len(self.anchors))])
+            np.stack([random_signs(self.auto.seed, 1 + k, self.anchors.shape[1]) for k in range(len(self.anchors))])
         ).to(self.anchors)
-        curvature = max(self._curvature(self.anchors), self._curvature(self.anchors + nudge * signs))
+        curvature = max(self.curvature.at(self.anchors), self.curvature.at(self.anchors + nudge * signs))
         for _ in range(ROUNDS):
             settings = self._scaled(settings, curvature)
             chains = self._chains(settings)
             found = 0.0
             for _ in range(LOOKS):
                 self._run(chains, settings.num_burnin_steps // LOOKS, settings)
-                found = max(found, *(self._curvature(w) for w in chains.positions))
+                found = max(found, *map(self.curvature.at, chains.positions))
             if not math.isfinite(found):
                 curvature *= 16
                 continue
@@ -210,46 +185,17 @@ class _Pilot:
         )
         return settings, curvature
 
-    def _curvature(self, w: Tensor) -> float:
-        """The largest |eigenvalue| of the Hessian at the rows of w (checkpoints, d), in u, by power iteration, from the
-        direction in which it was largest the last time.
-        """
-        if not bool(w.isfinite().all()):
-            return math.inf
-        largest = 0.0
-        for row, one in enumerate(w):
-            hessian = HessianOperator(self.objective, one, PROBE_BATCHES * self.auto.batch_size, self.plan)
-            scale = 1.0 if self.scales is None else self.scales[row]
-            last = self.steepest.get(row)
-            v = torch.from_numpy(_signs(self.auto.seed, 0, len(one))).to(one) / len(one) ** 0.5
-            if last is not None:
-                v += last
-            steps = POWER_STEPS if last is None else MORE_POWER_STEPS
-            for _ in range(steps):
-                v = v / v.norm()
-                v = scale * hessian(scale * v)
-                if not bool(v.norm() > 0):
-                    break
-            norm = float(v.norm())
-            if not math.isfinite(norm):
-                return math.inf
-            if norm > 0:
-                self.steepest[row] = v / norm
-            largest = max(largest, norm)
-            self._count(2 * steps * PROBE_BATCHES)
-        return largest
-
     # Gradient and batch -----------------------------------------------------------------------------------------------
 
-    def _choose_gradient(self, settings: LLCSettings, curvature: float) -> tuple[LLCSettings, float]:
+    def _choose_gradient(self, settings: LLCSettings, curvature: float) -> LLCSettings:
         """Control variates if most of the noise is at the anchor already, a larger batch while it is still too much."""
         n = self.objective.num_samples
         for _ in range(ROUNDS):
             if settings.batch_size >= n:
                 self.reasons.append(f"the batch is the whole data set of {n} samples: no gradient noise")
                 break
-            draws = self._trial([settings])
-            excess, (share,) = float(np.nanmean(draws.excesses)), self._excess_shares(draws)
+            trial = self._trial([settings])
+            excess, (share,) = float(np.nanmean(trial.draws.excesses)), trial.excess_shares()
             if not share > MAX_EXCESS:
                 self.reasons.append(
                     f"gradient noise adds {excess:.2g} to an LLC of {excess / share:.3g}: {settings.gradient} "
@@ -262,22 +208,14 @@ class _Pilot:
                 settings = _update(settings, gradient="control_variate")
             else:
                 settings = _update(settings, batch_size=min(n, 2 * settings.batch_size))
-            settings = self._affordable(settings)
-            settings, curvature = self._scaled(settings, curvature), curvature
-        return settings, curvature
-
-    def _excess_shares(self, draws: Draws) -> NDArray[np.float64]:
-        """(variants,): the excess as a share of λ̂, over all checkpoints."""
-        excesses = _finite_means(draws.excesses)
-        llc = np.abs(_finite_means(draws.potentials) - excesses)
-        excess, whole = (each.reshape(-1, len(self.anchors)).sum(1) for each in (excesses, llc))
-        return np.divide(excess, whole, out=np.zeros_like(whole), where=whole > 0)
+            settings = self._scaled(self._affordable(settings), curvature)
+        return settings
 
     def _anchor_excess(self, settings: LLCSettings) -> float:
         """What the gradient noise at the anchors alone would add to λ̂."""
         at_rest = _update(settings, sampler=_with_epsilon(settings, 1e-30), num_burnin_steps=0, num_draws=8)
         chains = self._chains(at_rest)
-        self._count(16 * settings.num_chains * len(self.anchors))
+        self.gradients += 16 * settings.num_chains * len(self.anchors)
         return float(np.nanmean(chains.draw(8).excesses)) * settings.sampler.epsilon / 1e-30
 
     # Step, kernel, draws ----------------------------------------------------------------------------------------------
@@ -286,101 +224,67 @@ class _Pilot:
         """The largest share f whose λ̂ is that of f/2."""
         for attempt in range(ROUNDS):
             variants = [self._scaled(settings, curvature, share) for share in SHARES]
-            draws = self._trial(variants)
-            draws = self._trial(variants)
-            safe, cool, quiet = self._fitness(draws, variants)
+            trial = self._trial(variants)
+            safe, cool, quiet = trial.fitness()
             if not safe[-1]:
                 curvature *= 4
             elif not cool[-2] and attempt == 0:  # once, for a pilot's virials are noisy
                 curvature *= 2
-            elif "not_spread" in self._verdicts(draws, len(SHARES) - 1, settings) and self.auto.gamma is None:
+            elif "not_spread" in trial.verdicts[trial.rows(len(SHARES) - 1)] and self.auto.gamma is None:
                 self.firmness *= 3
             else:
-                return self._largest_step(variants, draws, safe & cool & quiet), curvature
+                return self._largest_step(trial, safe & cool & quiet), curvature
         self.reasons.append("no step was found at which the chains are healthy: mind the verdicts")
         return self._scaled(settings, curvature, SHARES[-1]), curvature
 
-    def _fitness(self, draws: Draws, variants: Sequence[LLCSettings]) -> NDArray[np.bool_]:
-        """(3, variants), those in the order of falling steps: whether each is *safe*, healthy itself and no chain lost
-        at the next larger step, for then some would be here in a longer run; *cool*, for a long run would call hot what
-        is somewhat hot here; *quiet*, with little gradient noise. The first one, which has no larger one, is not safe.
+    def _largest_step(self, trial: TrialRun, fit: NDArray[np.bool_]) -> LLCSettings:
+        """Of those whose λ̂ is that of the next smaller one, the largest; with what the step size does to it. λ̂ has to
+        be the same without its control variate, too: that hides some of a step's heat, by which chains may be lost.
         """
-        verdicts = [self._verdicts(draws, v, variants[v]) for v in range(len(variants))]
-        safe = [not verdict & health.ILL and "diverged" not in larger for larger, verdict in pairwise(verdicts)]
-        virials = draws.virials.mean((1, 2)).reshape(len(variants), -1).max(1)
-        cool = virials <= 1 + (self.auto.health.max_virial - 1) / 2
-        return np.array([[False, *safe], cool, self._excess_shares(draws) <= MAX_EXCESS])
-
-    def _largest_step(self, variants: Sequence[LLCSettings], draws: Draws, safe: NDArray[np.bool_]) -> LLCSettings:
-        """Of those whose λ̂ is that of the next smaller one, the largest; with what the step size does to it."""
-        moves = [self._changes(draws, v, control=control) for v in range(len(SHARES) - 1) for control in (True, False)]
+        moves = [trial.changes(v, control=control) for v in range(len(SHARES) - 1) for control in (True, False)]
         agrees = [bool(np.all(np.abs(moved) <= np.maximum(MAX_STEP_CHANGE, noise))) for moved, noise in moves]
         chosen = len(SHARES) - 1
-        while chosen and safe[chosen - 1] and all(agrees[2 * chosen - 2 : 2 * chosen]):
+        while chosen and fit[chosen - 1] and all(agrees[2 * chosen - 2 : 2 * chosen]):
             chosen -= 1
         moved, noise = moves[2 * min(chosen, len(SHARES) - 2)]
         error = math.sqrt(max(0.0, float(np.mean(moved**2 - noise**2))))
         if chosen == len(SHARES) - 1:
             error /= 4  # the change from twice the step; of second order
-        error = max(error, MIN_STEP_ERROR)
+        error, settings = max(error, MIN_STEP_ERROR), trial.variants[chosen]
         self.reasons.append(
-            f"epsilon {variants[chosen].sampler.epsilon:.3g}, {SHARES[chosen]:g} of half the largest stable step; the "
-            f"step size moves the LLC by about {error:.1%}"
+            f"epsilon {settings.sampler.epsilon:.3g}, {SHARES[chosen]:g} of half the largest stable step; the step "
+            f"size moves the LLC by about {error:.1%}"
         )
-        return _update(variants[chosen], step_error=error)
+        return _update(settings, step_error=error)
 
-    def _changes(self, draws: Draws, v: int, *, control: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """From the next smaller step to this one, (checkpoints,): of λ̂ as a share of it, and the noise of that. Without
-        its control variate, too, λ̂ shall be the same: it hides some of a step's heat, which chains may be lost by.
+    def _choose_kernel(self, settings: LLCSettings) -> tuple[LLCSettings, Sequence[Trial]]:
+        """BAOAB in place of SGLD if it is as healthy and reaches a smaller error with as many gradients; and the trials
+        of the one chosen.
         """
-        count = len(self.anchors)
-        coarse, fine = (
-            [estimators.llc(draws, row, control=control) for row in range(w * count, (w + 1) * count)]
-            for w in (v, v + 1)
-        )
-        values = np.array([abs(b.value) for b in fine])
-        moved = np.array([a.value - b.value for a, b in zip(coarse, fine, strict=True)])
-        noise = np.array([math.hypot(a.std_error, b.std_error) for a, b in zip(coarse, fine, strict=True)])
-        return moved / values, noise / values
-
-    def _verdicts(self, draws: Draws, variant: int, settings: LLCSettings) -> set[str]:
-        rows = range(variant * len(self.anchors), (variant + 1) * len(self.anchors))
-        return {health.judge(draws, row, estimators.llc(draws, row), settings.health).name for row in rows}
-
-    def _choose_kernel(self, settings: LLCSettings) -> LLCSettings:
-        """BAOAB in place of SGLD if it is as healthy and reaches a smaller error with as many gradients."""
         other = _update(settings, sampler=BAOABSettings(epsilon=settings.sampler.epsilon, momentum=MOMENTUM))
         beyond = _update(other, sampler=_with_epsilon(other, SHARES[0] * settings.sampler.epsilon))
         first, second = self._trial([settings]), self._trial([beyond, other])
-        count = len(self.anchors)
-        errors = [
-            [estimators.llc(draws, row) for row in range(start, start + count)]
-            for draws, start in ((first, 0), (second, count))
-        ]
-        ratios = [b.std_error / a.std_error for a, b in zip(*errors, strict=True)]
-        agree = all(
-            abs(a.value - b.value) <= 3 * math.hypot(a.std_error, b.std_error) for a, b in zip(*errors, strict=True)
-        )
-        if not (agree and self._fitness(second, [beyond, other])[:, 1].all()):
+        mine, its = first.table(), second.table()[second.rows(1)]
+        pairs = list(zip(first.estimates, second.estimates[second.rows(1)], strict=True))
+        agree = all(abs(a.value - b.value) <= 3 * math.hypot(a.std_error, b.std_error) for a, b in pairs)
+        if not (agree and second.fitness()[:, 1].all()):
             self.reasons.append("SGLD with averaged noise: BAOAB is too hot at this step")
-            return settings
-        ratio = float(np.median(ratios))
+            return settings, mine
+        ratio = float(np.median([b.std_error / a.std_error for a, b in pairs]))
         if ratio < MAX_ERROR_RATIO:
             self.reasons.append(f"BAOAB: its error bars are {ratio:.2f} of SGLD's")
-            return other
+            return other, its
         self.reasons.append(f"SGLD with averaged noise: BAOAB's error bars are {ratio:.2f} of its")
-        return settings
+        return settings, mine
 
-    def _choose_draws(self, settings: LLCSettings) -> LLCSettings:
-        """As many as the target needs by the last trials' sampling errors, within the budget; more where that errs."""
-        count = len(self.anchors)  # the kernel's trials: SGLD's, BAOAB's beyond this step, and BAOAB's
-        mine = self.trials[-count:] if settings.sampler.name == "baoab" else self.trials[-3 * count : -2 * count]
-        target = self._target(max(abs(trial.llc) for trial in mine))
+    def _choose_draws(self, settings: LLCSettings, trials: Sequence[Trial]) -> LLCSettings:
+        """As many as the target needs by these trials' sampling errors, within the budget; more where that errs."""
+        target = self._target(max(abs(trial.llc) for trial in trials))
         most, share = settings.num_draws, self._trial_draws(settings)
-        wanted = [target.error(trial.llc) for trial in mine]
+        wanted = [target.error(trial.llc) for trial in trials]
         needed = [
             share * (t.sampling_error / error) ** 2 if error else math.inf
-            for t, error in zip(mine, wanted, strict=True)
+            for t, error in zip(trials, wanted, strict=True)
         ]
         draws = int(min(most, max(100, *needed))) if all(map(math.isfinite, needed)) else most
         max_draws = round(self.auto.extension * (settings.num_burnin_steps + most)) - settings.num_burnin_steps
@@ -404,31 +308,16 @@ class _Pilot:
     def _trial_draws(self, settings: LLCSettings) -> int:
         return max(50, settings.num_burnin_steps)
 
-    def _trial(self, variants: Sequence[LLCSettings]) -> Draws:
-        """Draws of every variant of ε and γ at every checkpoint, as rows of one loop: variant by variant."""
+    def _trial(self, variants: Sequence[LLCSettings]) -> TrialRun:
+        """Draws of every variant of ε and γ at every checkpoint."""
         (settings, *_) = variants
         parts = [rows_of(self.anchors, self.baselines, v, self.objective.layout) for v in variants]
         chains = Chains(self.objective, concatenate(parts), settings, self.plan, self.report)
         self._run(chains, settings.num_burnin_steps, settings, len(variants))
-        draws = chains.draw(self._trial_draws(settings))
+        trial = TrialRun(chains.draw(self._trial_draws(settings)), variants)
         self._count_steps(self._trial_draws(settings), settings, len(variants))
-        for row in range(len(draws.epsilon)):
-            estimate = estimators.llc(draws, row)
-            verdict = health.judge(draws, row, estimate, settings.health)
-            self.trials.append(
-                Trial(
-                    checkpoint=row % len(self.anchors),
-                    kernel=settings.sampler.name,
-                    epsilon=float(draws.epsilon[row]),
-                    gamma=float(draws.gamma[row]),
-                    llc=estimate.value,
-                    sampling_error=estimate.sampling_error,
-                    excess=estimate.excess,
-                    virial=float(draws.virials[row].mean()),
-                    verdict=verdict.name,
-                )
-            )
-        return draws
+        self.trials.extend(trial.table())
+        return trial
 
     def _chains(self, settings: LLCSettings) -> Chains:
         rows = rows_of(self.anchors, self.baselines, settings, self.objective.layout)
@@ -440,16 +329,7 @@ class _Pilot:
 
     def _count_steps(self, steps: int, settings: LLCSettings, variants: int) -> None:
         gradients = 2 if settings.gradient == "control_variate" else 1
-        self._count(steps * gradients * settings.num_chains * len(self.anchors) * variants)
-
-    def _count(self, gradients: int) -> None:
-        self.gradients += gradients
-
-
-def _finite_means(of_draws: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(rows,); 0 if nothing is finite."""
-    finite = np.isfinite(of_draws)
-    return np.where(finite, of_draws, 0).sum((1, 2)) / np.maximum(1, finite.sum((1, 2)))
+        self.gradients += steps * gradients * settings.num_chains * len(self.anchors) * variants
 
 
 def _update(settings: LLCSettings, **changes: Any) -> LLCSettings:
@@ -458,10 +338,6 @@ def _update(settings: LLCSettings, **changes: Any) -> LLCSettings:
 
 def _with_epsilon(settings: LLCSettings, epsilon: float) -> SamplerSettings:
     return settings.sampler.model_copy(update={"epsilon": epsilon})
-
-
-def _signs(seed: int, stream: int, d: int) -> NDArray[np.float32]:
-    return generator(seed, Stream.SIGN, 2**32 + stream, 0).integers(0, 2, d).astype(np.float32) * 2 - 1
 
 
 def _round_up(gamma: float) -> float:

@@ -29,7 +29,7 @@ from torch.linalg import vecdot
 
 from llc.compiled import MinibatchGradients
 from llc.draws import Array, Draws
-from llc.ensemble import PLAN, Gradients, Plan, mean_gradients, per_sample_losses
+from llc.ensemble import PLAN, Gradients, Plan, Terms, mean_gradients, per_sample_losses
 from llc.minibatches import MINIBATCHES_AT_ONCE, Minibatch, Minibatches
 from llc.objective import Objective
 from llc.rows import Rows
@@ -271,11 +271,11 @@ class _Piece:
         batch = {name: array[self.chains] for name, array in minibatch.batch.items()}
         weights = None if minibatch.weights is None else minibatch.weights[self.rows]
         probe = None if signs is None else signs[self.chains]
-        found = self._gradients_at(self._w(u), batch, weights, self._nbeta, probe)
+        found = self._gradients_at(self._w(u), batch, Terms(weights, self._nbeta, probe))
         if self._mean_gradients is None:
             return found
         anchors = self._anchors.expand_as(u)
-        at_anchor = self._gradients_at(anchors, batch, weights, self._nbeta)
+        at_anchor = self._gradients_at(anchors, batch, Terms(weights, self._nbeta))
         return replace(found, gradients=(found.gradients - at_anchor.gradients).add_(self._mean_gradients))
 
     def _w(self, u: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch._inductor
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from llc.ensemble import Gradients, Plan, all_at_once, alone, minibatch_gradients, one_by_one
+from llc.ensemble import PLAIN, Gradients, Plan, Terms, all_at_once, alone, minibatch_gradients, one_by_one
 from llc.objective import Batch, Objective
 
 Call = Callable[..., tuple[Tensor, ...]]
@@ -31,42 +31,33 @@ class MinibatchGradients:
         self._objective, self._plan = objective, plan
         self._calls: dict[object, Call] = {}
 
-    def __call__(
-        self,
-        w: Tensor,
-        batch: Batch,
-        weights: Tensor | None = None,
-        factors: Tensor | None = None,
-        probe: Tensor | None = None,
-    ) -> Gradients:
+    def __call__(self, w: Tensor, batch: Batch, terms: Terms = PLAIN) -> Gradients:
         """As `minibatch_gradients`. Raises: RuntimeError if it can't be compiled."""
         vectorised = self._plan.vectorised
         if not self._plan.compiled:
-            return minibatch_gradients(self._objective, w, batch, weights, factors, probe, vectorised=vectorised)
+            return minibatch_gradients(self._objective, w, batch, terms, vectorised=vectorised)
         if vectorised:
-            return self._compiled(w, batch, weights, factors, probe)
-        return one_by_one(self._compiled, w, batch, weights, factors, probe)
+            return self._compiled(w, batch, terms)
+        return one_by_one(self._compiled, w, batch, terms)
 
-    def _compiled(
-        self, w: Tensor, batch: Batch, weights: Tensor | None, factors: Tensor | None, probe: Tensor | None
-    ) -> Gradients:
-        arguments = [w, *batch.values(), *(each for each in (weights, factors, probe) if each is not None)]
-        layouts = [(argument.shape, argument.stride()) for argument in arguments]  # a graph is for both
-        key = (*layouts, weights is None, factors is None, probe is None)
+    def _compiled(self, w: Tensor, batch: Batch, terms: Terms) -> Gradients:
+        given = {name: term for name, term in vars(terms).items() if term is not None}
+        arguments = [w, *batch.values(), *given.values()]
+        key = (*given, *((argument.shape, argument.stride()) for argument in arguments))  # a graph is for these
         if key not in self._calls:
-            self._calls[key] = self._compile(arguments, list(batch), weights is None, factors is None, probe is None)
+            self._calls[key] = self._compile(arguments, list(batch), list(given))
         with torch.no_grad():
             return Gradients(*self._calls[key](*arguments))
 
-    def _compile(self, arguments: list[Tensor], names: list[str], *left_out: bool) -> Call:
+    def _compile(self, arguments: list[Tensor], batch_names: list[str], term_names: list[str]) -> Call:
         differentiate = all_at_once if self._plan.vectorised else alone
 
         def call(w: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
             rest = iter(others)
-            batch = {name: next(rest) for name in names}
-            found = differentiate(self._objective, w, batch, *(None if out else next(rest) for out in left_out))
-            parts = (found.losses, found.gradients, found.curvatures)
-            return tuple(part for part in parts if part is not None)
+            batch = {name: next(rest) for name in batch_names}
+            terms = Terms(**{name: next(rest) for name in term_names})
+            found = differentiate(self._objective, w, batch, terms)
+            return tuple(part for part in vars(found).values() if part is not None)
 
         graph = make_fx(call, decomposition_table={torch.ops.aten.bmm.default: _product})(*arguments)
         with torch.no_grad():

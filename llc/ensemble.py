@@ -57,76 +57,60 @@ class Gradients:
     """(chains, rows, d): z∘(Hz), whose mean over random signs z is the diagonal of the Hessian."""
 
 
+@dataclass(frozen=True)
+class Terms:
+    """Which function of a minibatch's losses is differentiated."""
+
+    weights: Tensor | None = None
+    """(rows, batch) of the samples in each row's mean loss; None: the plain mean."""
+    factors: Tensor | None = None
+    """(rows,) of the losses that gradients and curvatures are of; None: 1."""
+    probe: Tensor | None = None
+    """Random signs (chains, 1, d), for the curvatures; None: no curvatures."""
+
+    def of(self, chain: int, row: int) -> "Terms":
+        """Those of one row: (batch,), () and (d,)."""
+        return Terms(
+            None if self.weights is None else self.weights[row],
+            None if self.factors is None else self.factors[row],
+            None if self.probe is None else self.probe[chain, 0],
+        )
+
+
+PLAIN = Terms()
+
+
 def minibatch_gradients(
-    objective: Objective,
-    w: Tensor,
-    batch: Batch,
-    weights: Tensor | None = None,
-    factors: Tensor | None = None,
-    probe: Tensor | None = None,
-    *,
-    vectorised: bool = True,
+    objective: Objective, w: Tensor, batch: Batch, terms: Terms = PLAIN, *, vectorised: bool = True
 ) -> Gradients:
-    """w (chains, rows, d), each chain with its own minibatch (chains, batch, ...) shared by all rows.
-
-    weights: (rows, batch) of the samples in each row's mean loss, None for the plain mean; factors: (rows,) of the
-    losses that gradients and curvatures are of, None for 1; probe: random signs (chains, 1, d), for the curvatures.
-    """
+    """w (chains, rows, d), each chain with its own minibatch (chains, batch, ...) shared by all rows."""
     if vectorised:
-        return all_at_once(objective, w, batch, weights, factors, probe)
-    return one_by_one(partial(alone, objective), w, batch, weights, factors, probe)
+        return all_at_once(objective, w, batch, terms)
+    return one_by_one(partial(alone, objective), w, batch, terms)
 
 
-def all_at_once(
-    objective: Objective,
-    w: Tensor,
-    batch: Batch,
-    weights: Tensor | None,
-    factors: Tensor | None,
-    probe: Tensor | None,
-) -> Gradients:
+def all_at_once(objective: Objective, w: Tensor, batch: Batch, terms: Terms) -> Gradients:
     """All rows in one call of the model."""
     per_row = vmap(objective.per_sample_loss, in_dims=(0, None))
     w = w.detach().requires_grad_()
-    return _differentiate(_mean(vmap(per_row, in_dims=(0, 0))(w, batch), weights), w, factors, probe)
+    return _differentiate(vmap(per_row, in_dims=(0, 0))(w, batch), w, terms)
 
 
-def alone(
-    objective: Objective,
-    w: Tensor,
-    batch: Batch,
-    weights: Tensor | None,
-    factor: Tensor | None,
-    probe: Tensor | None,
-) -> Gradients:
+def alone(objective: Objective, w: Tensor, batch: Batch, terms: Terms) -> Gradients:
     """One row (d,) with its minibatch (batch, ...): losses (), gradients and curvatures (d,)."""
     w = w.detach().requires_grad_()
-    return _differentiate(_mean(objective.per_sample_loss(w, batch), weights), w, factor, probe)
+    return _differentiate(objective.per_sample_loss(w, batch), w, terms)
 
 
-def one_by_one(
-    call: Callable[..., Gradients],
-    w: Tensor,
-    batch: Batch,
-    weights: Tensor | None,
-    factors: Tensor | None,
-    probe: Tensor | None,
-) -> Gradients:
+def one_by_one(call: Callable[[Tensor, Batch, Terms], Gradients], w: Tensor, batch: Batch, terms: Terms) -> Gradients:
     """Every row by a call of its own. call: as `alone`, without the objective."""
     losses, gradients = w.new_empty(w.shape[:2]), torch.empty_like(w)
-    curvatures = None if probe is None else torch.empty_like(w)
+    curvatures = None if terms.probe is None else torch.empty_like(w)
     for chain in range(w.shape[0]):
         minibatch = {name: array[chain] for name, array in batch.items()}
-        signs = None if probe is None else probe[chain, 0]
         for row in range(w.shape[1]):
-            found = call(
-                w[chain, row],
-                minibatch,
-                None if weights is None else weights[row],
-                None if factors is None else factors[row],
-                signs,
-            )
-            if len(losses) == losses.numel() == 1:  # nothing to gather
+            found = call(w[chain, row], minibatch, terms.of(chain, row))
+            if losses.numel() == 1:  # nothing to gather
                 curvatures = None if found.curvatures is None else found.curvatures.view_as(w)
                 return Gradients(found.losses.view(1, 1), found.gradients.view_as(w), curvatures)
             losses[chain, row], gradients[chain, row] = found.losses, found.gradients
@@ -135,17 +119,15 @@ def one_by_one(
     return Gradients(losses, gradients, curvatures)
 
 
-def _mean(losses: Tensor, weights: Tensor | None) -> Tensor:
-    return losses.mean(-1) if weights is None else (losses * weights).sum(-1)
-
-
-def _differentiate(losses: Tensor, w: Tensor, factors: Tensor | None, probe: Tensor | None) -> Gradients:
-    factors = torch.ones_like(losses) if factors is None else factors.expand_as(losses)
-    (gradients,) = torch.autograd.grad(losses, w, factors, create_graph=probe is not None)
+def _differentiate(per_sample: Tensor, w: Tensor, terms: Terms) -> Gradients:
+    """per_sample: (..., batch) losses at w (..., d)."""
+    losses = per_sample.mean(-1) if terms.weights is None else (per_sample * terms.weights).sum(-1)
+    factors = torch.ones_like(losses) if terms.factors is None else terms.factors.expand_as(losses)
+    (gradients,) = torch.autograd.grad(losses, w, factors, create_graph=terms.probe is not None)
     curvatures = None
-    if probe is not None:
-        (products,) = torch.autograd.grad((gradients * probe).sum(), w)
-        curvatures = probe * products
+    if terms.probe is not None:
+        (products,) = torch.autograd.grad((gradients * terms.probe).sum(), w)
+        curvatures = terms.probe * products
     return Gradients(losses.detach(), gradients.detach(), curvatures)
 
 

@@ -148,6 +148,7 @@ def wbic(estimate: Estimate, nbeta: float, loss: float, num_samples: int) -> Est
         r_hat=estimate.r_hat,
         ess=estimate.ess,
         excess=factor * estimate.excess,
+        shift=factor * estimate.shift,
         sampling_error=factor * estimate.sampling_error,
     )
 
