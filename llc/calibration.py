@@ -286,10 +286,11 @@ class _Pilot:
             share * (t.sampling_error / error) ** 2 if error else math.inf
             for t, error in zip(trials, wanted, strict=True)
         ]
-        draws = int(min(most, max(100, *needed))) if all(map(math.isfinite, needed)) else most
+        least = min(most, settings.num_burnin_steps)  # fewer would save less than the burn-in has cost
+        draws = int(min(most, max(least, *needed))) if all(map(math.isfinite, needed)) else most
         max_draws = round(self.auto.extension * (settings.num_burnin_steps + most)) - settings.num_burnin_steps
         self.reasons.append(
-            f"{draws} draws a chain{' for the target' if draws < most else ', all that the budget allows'}; up to "
+            f"{draws} draws a chain{_why_as_many(draws, least, most)}; up to "
             f"{max_draws} where that misses it"
         )
         return _update(settings, num_draws=draws, target=target, max_draws=max_draws)
@@ -330,6 +331,12 @@ class _Pilot:
     def _count_steps(self, steps: int, settings: LLCSettings, variants: int) -> None:
         gradients = 2 if settings.gradient == "control_variate" else 1
         self.gradients += steps * gradients * settings.num_chains * len(self.anchors) * variants
+
+
+def _why_as_many(draws: int, least: int, most: int) -> str:
+    if draws >= most:
+        return ", all that the budget allows"
+    return " for the target" if draws > least else ", as many as burn-in steps"
 
 
 def _update(settings: LLCSettings, **changes: Any) -> LLCSettings:
