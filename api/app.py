@@ -35,7 +35,8 @@ def create_app() -> FastAPI:
     """The service, configured by the environment (`LAMBDAHAT_*`). Connects to nothing before the first request."""
     logs.join_standard_log()
     settings = StoreSettings.model_validate({})
-    shared = State(settings, connect(settings.database_url), BlobStore(settings.blob_dir))
+    engine = connect(settings.database_url, seconds=settings.database_seconds)
+    shared = State(settings, engine, BlobStore(settings.blob_dir))
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:

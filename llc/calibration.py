@@ -16,7 +16,7 @@ What has to be chosen, and from what:
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
@@ -30,6 +30,7 @@ from llc.chains import Chains
 from llc.curvature import Curvature, random_signs
 from llc.ensemble import PLAN, Plan
 from llc.objective import Objective
+from llc.progress import NO_PROGRESS, Progress
 from llc.rows import concatenate, rows_of
 from llc.settings import AutoLLCSettings, BAOABSettings, LLCSettings, SamplerSettings, Target
 from llc.trials import MAX_EXCESS, Trial, TrialRun
@@ -91,10 +92,10 @@ def calibrate(
     baselines: Tensor,
     auto: AutoLLCSettings,
     plan: Plan = PLAN,
-    report: Callable[[int], None] = lambda _: None,
+    progress: Progress = NO_PROGRESS,
 ) -> Calibration:
     """Choose settings. anchors: (checkpoints, d) of the pilot; baselines: (checkpoints, n), per-sample losses there."""
-    return _Pilot(objective, anchors, baselines, auto, plan, report).run()
+    return _Pilot(objective, anchors, baselines, auto, plan, progress).run()
 
 
 @dataclass
@@ -104,11 +105,12 @@ class _Pilot:
     baselines: Tensor
     auto: AutoLLCSettings
     plan: Plan
-    report: Callable[[int], None]
+    progress: Progress
     trials: list[Trial] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
     gradients: int = 0
-    """Of the chains."""
+    """Minibatches of them."""
+    num_trials: int = 0
     firmness: float = 1.0
     """Of the tether, beside what the curvature calls for: more where chains wander along valleys."""
 
@@ -132,8 +134,7 @@ class _Pilot:
         settings, curvature = self._choose_step(settings, curvature)
         settings, trials = self._choose_kernel(settings)
         settings = _update(self._choose_draws(settings, trials), num_probe_samples=self.auto.num_probe_samples)
-        gradients = self.gradients + self.curvature.gradients
-        return Calibration(settings, curvature, self.trials, gradients, self.reasons)
+        return Calibration(settings, curvature, self.trials, self.gradients, self.reasons)
 
     def _affordable(self, settings: LLCSettings) -> LLCSettings:
         """As many steps as the budget allows with this gradient and batch, a part of them burn-in."""
@@ -156,6 +157,19 @@ class _Pilot:
         return _update(settings, gamma=gamma, sampler=_with_epsilon(settings, epsilon))
 
     def _choose_scale(self, settings: LLCSettings) -> tuple[LLCSettings, float]:
+        """By the largest curvature that chains meet."""
+        found = self.progress.once("pilot's curvature", lambda: self._search(settings))
+        curvature, self.gradients = float(found["curvature"]), int(found["gradients"])
+        settings = self._scaled(settings, curvature)
+        self.reasons.append(
+            f"largest curvature {curvature:.3g} where the chains go: the weakest tether that lets them spread in "
+            f"{settings.num_burnin_steps} steps is gamma {settings.gamma:.3g}"
+            if self.auto.gamma is None
+            else f"largest curvature {curvature:.3g} where the chains go; gamma {settings.gamma:.3g} as asked for"
+        )
+        return settings, curvature
+
+    def _search(self, settings: LLCSettings) -> dict[str, NDArray[Any]]:
         """Largest curvature at the anchors, then where chains go; until that agrees with the one they were run with."""
         sizes = self.anchors.square().mean(-1)
         nudge = 0.1 * sizes.sqrt().where(sizes > 0, torch.ones_like(sizes))[:, None]
@@ -176,14 +190,8 @@ class _Pilot:
             agrees, curvature = found < 1.5 * curvature and found > curvature / 4, max(found, curvature / 16)
             if agrees:
                 break
-        settings = self._scaled(settings, curvature)
-        self.reasons.append(
-            f"largest curvature {curvature:.3g} where the chains go: the weakest tether that lets them spread in "
-            f"{settings.num_burnin_steps} steps is gamma {settings.gamma:.3g}"
-            if self.auto.gamma is None
-            else f"largest curvature {curvature:.3g} where the chains go; gamma {settings.gamma:.3g} as asked for"
-        )
-        return settings, curvature
+        gradients = self.gradients + self.curvature.gradients
+        return {"curvature": np.array(curvature), "gradients": np.array(gradients)}
 
     # Gradient and batch -----------------------------------------------------------------------------------------------
 
@@ -290,8 +298,7 @@ class _Pilot:
         draws = int(min(most, max(least, *needed))) if all(map(math.isfinite, needed)) else most
         max_draws = round(self.auto.extension * (settings.num_burnin_steps + most)) - settings.num_burnin_steps
         self.reasons.append(
-            f"{draws} draws a chain{_why_as_many(draws, least, most)}; up to "
-            f"{max_draws} where that misses it"
+            f"{draws} draws a chain{_why_as_many(draws, least, most)}; up to {max_draws} where that misses it"
         )
         return _update(settings, num_draws=draws, target=target, max_draws=max_draws)
 
@@ -313,16 +320,19 @@ class _Pilot:
         """Draws of every variant of ε and γ at every checkpoint."""
         (settings, *_) = variants
         parts = [rows_of(self.anchors, self.baselines, v, self.objective.layout) for v in variants]
-        chains = Chains(self.objective, concatenate(parts), settings, self.plan, self.report)
+        name = f"pilot's trial {self.num_trials}"
+        chains = Chains(self.objective, concatenate(parts), settings, self.plan, self.progress, name)
         self._run(chains, settings.num_burnin_steps, settings, len(variants))
         trial = TrialRun(chains.draw(self._trial_draws(settings)), variants)
+        chains.end()
+        self.num_trials += 1
         self._count_steps(self._trial_draws(settings), settings, len(variants))
         self.trials.extend(trial.table())
         return trial
 
     def _chains(self, settings: LLCSettings) -> Chains:
         rows = rows_of(self.anchors, self.baselines, settings, self.objective.layout)
-        return Chains(self.objective, rows, settings, self.plan, self.report)
+        return Chains(self.objective, rows, settings, self.plan, self.progress)
 
     def _run(self, chains: Chains, steps: int, settings: LLCSettings, variants: int = 1) -> None:
         chains.burn_in(steps)

@@ -18,8 +18,9 @@ Now and then a second minibatch at the same place, g' and F', tells them apart: 
 `E (g_i − g'_i)² = 2 C_i`. Half the virial is larger by `½ E Σ s_i F_i F'_i` and `½ Σ a_i C_i`.
 """
 
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import replace
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -32,9 +33,12 @@ from llc.draws import Array, Draws
 from llc.ensemble import PLAN, Gradients, Plan, Terms, mean_gradients, per_sample_losses
 from llc.minibatches import MINIBATCHES_AT_ONCE, Minibatch, Minibatches
 from llc.objective import Objective
+from llc.progress import NO_PROGRESS, Arrays, Progress
 from llc.rows import Rows
 from llc.samplers import Columns, Kernel, Point, kernel
 from llc.settings import LLCSettings
+
+T = TypeVar("T")
 
 DRAWS_BETWEEN_EXCESSES = 10
 """Draws from one second minibatch to the next: a tenth more gradients."""
@@ -45,12 +49,10 @@ def sample(
     rows: Rows,
     settings: LLCSettings,
     plan: Plan = PLAN,
-    report: Callable[[int], None] = lambda _: None,
+    progress: Progress = NO_PROGRESS,
 ) -> Draws:
-    """Run the chains of all rows for num_draws draws, whatever the target. settings: what is not a column of `rows`;
-    report: called with the number of row-steps done since it was last called.
-    """
-    chains = Chains(objective, rows, settings, plan, report)
+    """Run the chains of all rows for num_draws draws, whatever the target. settings: what is not a column of `rows`."""
+    chains = Chains(objective, rows, settings, plan, progress)
     chains.burn_in(settings.num_burnin_steps)
     return chains.draw(settings.num_draws)
 
@@ -64,12 +66,18 @@ class Chains:
         rows: Rows,
         settings: LLCSettings,
         plan: Plan = PLAN,
-        report: Callable[[int], None] = lambda _: None,
+        progress: Progress = NO_PROGRESS,
+        part: str | None = None,
     ) -> None:
-        self._objective, self._rows, self._settings, self._report = objective, rows, settings, report
+        """part: their name in what is kept, from where they go on; None: nothing is kept of them."""
+        self._objective, self._rows, self._settings = objective, rows, settings
+        self._progress, self._part = progress, part
         self._kernel = kernel(settings.sampler)
         self._chains, self._num_rows = settings.num_chains, len(rows)
-        self._step, self._num_drawn = 0, 0
+        self._step, self._until, self._num_drawn = 0, 0, 0
+        self._rounds: list[Draws] = []
+        self._num_rounds = 0
+        self._record: _Record | None = None
         self._stopped: set[int] = set()
         self._minibatches = Minibatches(objective, rows, settings, full=self._kernel.full_data)
         self._common = self._minibatches.common
@@ -85,12 +93,17 @@ class Chains:
         self._probe = torch.arange(num_probe_samples, device=objective.device)
         self._probe = self._probe * objective.num_samples // max(1, num_probe_samples)
         self._probe_baselines = per_sample_losses(objective, rows.anchors, self._probe, plan).cpu().numpy()
+        kept = None if part is None else progress.recall(part)
+        if kept is not None:
+            self._go_on_from(kept)
 
     def burn_in(self, num_steps: int) -> None:
         """Steps that leave no draw."""
-        for _ in range(num_steps):
+        self._until += num_steps
+        while self._step < self._until:
             for _ in self._advance(self._minibatches.at(self._step)):
                 pass
+            self._keep()
 
     @property
     def positions(self) -> Tensor:
@@ -107,37 +120,60 @@ class Chains:
 
     def draw(self, num_draws: int) -> Draws:
         """Go on, and record. Every so many draws of all that were recorded, not of these, an excess or a probe is."""
-        settings, full = self._settings, self._minibatches.full
-        shape, num_probe_samples = (self._chains, self._num_rows), len(self._probe)
-        first, self._num_drawn = self._num_drawn, self._num_drawn + num_draws
-        due = range(first, self._num_drawn)
+        settings, number = self._settings, self._num_rounds
+        due = range(self._num_drawn, self._num_drawn + num_draws)
+        self._num_rounds, self._num_drawn = number + 1, due.stop
+        if number < len(self._rounds):  # drawn by a process before this one
+            self._until += num_draws * settings.steps_between_draws
+            return self._rounds[number]
         excess_at = _multiples(due, DRAWS_BETWEEN_EXCESSES)
-        probe_at = _multiples(due, settings.draws_between_probes) if num_probe_samples else range(0)
-        # Losses, baselines, works and squares stay where they are computed until all is done.
-        scalars = self._rows.anchors.new_full((4, num_draws, *shape), torch.nan)
-        excesses = np.full((5, len(excess_at), *shape), np.nan)
-        probes = np.full((len(probe_at), *shape, num_probe_samples), np.nan, np.float32)
-        seen: list[Tensor | None] = []
-        for draw, number in enumerate(due):
+        probe_at = _multiples(due, settings.draws_between_probes) if len(self._probe) else range(0)
+        record = self._record = self._record or self._empty_record(num_draws, len(excess_at), len(probe_at))
+        self._until += record.num_draws * settings.steps_between_draws
+        for draw in range(record.num_draws, num_draws):
             self.burn_in(settings.steps_between_draws - 1)
-            wants_excess, wants_probe = number in excess_at, number in probe_at
-            second = self._minibatches.second(self._step) if wants_excess and not full else None
+            wants_excess, wants_probe = due[draw] in excess_at, due[draw] in probe_at
+            second = self._minibatches.second(self._step) if wants_excess and not self._minibatches.full else None
             minibatch = self._minibatches.at(self._step)
-            seen.append(minibatch.indices)
-            if len(seen) == MINIBATCHES_AT_ONCE or draw == num_draws - 1:
-                scalars[1, draw + 1 - len(seen) : draw + 1] = self._minibatches.baselines(seen)
-                seen.clear()
+            record.seen.append(minibatch.indices)
+            if len(record.seen) == MINIBATCHES_AT_ONCE or draw == num_draws - 1:
+                seen = slice(draw + 1 - len(record.seen), draw + 1)
+                record.scalars[1, seen] = self._minibatches.baselines(record.seen)
+                record.seen.clear()
+            self._until += 1
             for piece, point in self._advance(minibatch):
                 where = piece.chains, piece.rows
-                scalars[0, draw, *where] = point.losses
-                scalars[2, draw, *where] = vecdot(point.u, point.gradients)
-                scalars[3, draw, *where] = vecdot(point.u, point.u)
+                record.scalars[0, draw, *where] = point.losses
+                record.scalars[2, draw, *where] = vecdot(point.u, point.gradients)
+                record.scalars[3, draw, *where] = vecdot(point.u, point.u)
                 if wants_excess:
-                    excesses[:, excess_at.index(number), *where] = _numpy(piece.excess(point, second))
+                    record.excesses[:, excess_at.index(due[draw]), *where] = _numpy(piece.excess(point, second))
                 if wants_probe:
-                    probes[probe_at.index(number), *where] = _numpy(piece.probe_losses(point, self._probe))
-        losses, baselines, works, squares = (_rows_first(_numpy(scalar)) for scalar in scalars)
-        stretch, virial_stretch, heat, *slopes = map(_rows_first, excesses)
+                    probed = piece.probe_losses(point, self._probe)
+                    record.probes[probe_at.index(due[draw]), *where] = _numpy(probed)
+            record.num_draws += 1
+            self._keep()
+        self._rounds.append(self._draws(record))
+        self._record = None
+        return self._rounds[-1]
+
+    def end(self) -> None:
+        """No more will be drawn: of what is kept for another process, the draws are enough."""
+        self._pieces, self._record = [], None
+        self._keep(over=True)
+
+    def _empty_record(self, num_draws: int, num_excesses: int, num_probes: int) -> "_Record":
+        shape = (self._chains, self._num_rows)
+        return _Record(
+            # They stay where they are computed until all is done.
+            scalars=self._rows.anchors.new_full((4, num_draws, *shape), torch.nan),
+            excesses=np.full((5, num_excesses, *shape), np.nan),
+            probes=np.full((num_probes, *shape, len(self._probe)), np.nan, np.float32),
+        )
+
+    def _draws(self, record: "_Record") -> Draws:
+        losses, baselines, works, squares = (_rows_first(_numpy(scalar)) for scalar in record.scalars)
+        stretch, virial_stretch, heat, *slopes = map(_rows_first, record.excesses)
         return Draws(
             losses=losses,
             baselines=baselines,
@@ -145,7 +181,7 @@ class Chains:
             squares=squares,
             excesses=stretch + _share_of_loss(*slopes)[:, None, None] * heat,
             virial_excesses=virial_stretch + heat,
-            probe_losses=_rows_first(probes),
+            probe_losses=_rows_first(record.probes),
             probe_baselines=self._probe_baselines,
             diverged_at=self._diverged_at.T.copy(),
             epsilon=_numpy(self._rows.epsilon),
@@ -154,6 +190,33 @@ class Chains:
             num_free=_numpy(self._rows.num_free()),
             acceptance=self._acceptance(),
         )
+
+    # Keeping and going on ---------------------------------------------------------------------------------------------
+
+    def _keep(self, *, over: bool = False) -> None:
+        if self._part is not None:
+            self._progress.keep(self._part, self._state, over=over)
+
+    def _state(self) -> Arrays:
+        """All that the next step depends on, and all that was drawn."""
+        state: dict[str, NDArray[Any]] = {"step": np.array(self._step), "diverged_at": self._diverged_at}
+        for piece in self._pieces:
+            state |= {f"{piece.name} {name}": tensor.cpu().numpy() for name, tensor in piece.tensors().items()}
+        for number, draws in enumerate(self._rounds):
+            state |= {f"round {number} {name}": array for name, array in vars(draws).items()}
+        if self._record is not None:
+            state |= {f"record {name}": array for name, array in self._record.arrays().items()}
+        return state
+
+    def _go_on_from(self, state: Arrays) -> None:
+        """Be as the chains were whose `_state` this is, and give again what they gave when asked for it again."""
+        self._step, self._diverged_at = int(state["step"]), state["diverged_at"].copy()
+        for piece in self._pieces:
+            piece.take(_under(state, f"{piece.name} "))
+        while rounds := _under(state, f"round {len(self._rounds)} "):
+            self._rounds.append(Draws(**rounds))
+        record = _under(state, "record ")
+        self._record = _Record.of_arrays(record, self._rows.anchors.device) if record else None
 
     def _acceptance(self) -> Array:
         acceptance = np.full((self._num_rows, self._chains), np.nan)
@@ -176,10 +239,42 @@ class Chains:
             yield piece, point
             piece.move(point, noise)
         self._step += 1
-        self._report(sum(piece.num_rows for piece in self._pieces))
+        self._progress.report(sum(piece.num_rows for piece in self._pieces))
 
     def _to_device(self, numbers: NDArray[np.float32]) -> Tensor:
         return torch.from_numpy(numbers).to(self._rows.anchors.device).unsqueeze(1)
+
+
+@dataclass
+class _Record:
+    """What a round of draws has left so far."""
+
+    scalars: Tensor
+    """(4, draws, chains, rows): losses, baselines, works and squares."""
+    excesses: Array
+    """(5, some of the draws, chains, rows)."""
+    probes: NDArray[np.float32]
+    """(some of the draws, chains, rows, samples)."""
+    seen: list[Tensor | None] = field(default_factory=list)
+    """Minibatches whose baselines are still to be looked up."""
+    num_draws: int = 0
+
+    def arrays(self) -> Arrays:
+        seen = {f"seen {i}": np.empty(0) if each is None else each.cpu().numpy() for i, each in enumerate(self.seen)}
+        scalars = self.scalars.cpu().numpy()
+        others = {"excesses": self.excesses, "probes": self.probes, "num_draws": np.array(self.num_draws)}
+        return {"scalars": scalars, **others, **seen}
+
+    @classmethod
+    def of_arrays(cls, arrays: Arrays, device: torch.device) -> "_Record":
+        seen = [arrays[f"seen {i}"] for i in range(sum(name.startswith("seen ") for name in arrays))]
+        return cls(
+            scalars=torch.from_numpy(arrays["scalars"].copy()).to(device),
+            excesses=arrays["excesses"].copy(),
+            probes=arrays["probes"].copy(),
+            seen=[torch.from_numpy(each.copy()).to(device) if each.size else None for each in seen],
+            num_draws=int(arrays["num_draws"]),
+        )
 
 
 class _Piece:
@@ -200,6 +295,7 @@ class _Piece:
         self._objective, self._kernel, self._plan, self._gradients_at = objective, kernel, plan, gradients_at
         self.chains, self.rows = chains, part
         self.row_numbers = range(len(rows))[part]
+        self.name = f"piece {chains.start} {part.start}"
         self.num_rows = len(start[chains]) * len(self.row_numbers)
         self._anchors = rows.anchors[part]
         self._scales = None if rows.scales is None else rows.scales[part]
@@ -217,6 +313,16 @@ class _Piece:
     def position(self) -> Tensor:
         """(chains, rows, d): w."""
         return self._w(self._u)
+
+    def tensors(self) -> Mapping[str, Tensor]:
+        """What changes with the steps."""
+        return {"u": self._u} | {f"state {name}": tensor for name, tensor in self.state.items()}
+
+    def take(self, tensors: Arrays) -> None:
+        """Be where these say; nothing, if there are none."""
+        taken = {name: torch.from_numpy(array.copy()).to(self._u.device) for name, array in tensors.items()}
+        if taken:
+            self._u, self.state = taken["u"], _under(taken, "state ")
 
     def evaluate(self, minibatch: Minibatch, signs: Tensor | None) -> Point:
         """Losses and forces where the rows are."""
@@ -293,6 +399,11 @@ class _Piece:
 def _multiples(numbers: range, of: int) -> range:
     """Those among consecutive numbers."""
     return range(-(-numbers.start // of) * of, numbers.stop, of)
+
+
+def _under(named: Mapping[str, T], prefix: str) -> dict[str, T]:
+    """Those whose names begin so, by what follows."""
+    return {name.removeprefix(prefix): each for name, each in named.items() if name.startswith(prefix)}
 
 
 def _numpy(tensor: Tensor) -> Array:

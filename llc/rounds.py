@@ -34,6 +34,7 @@ def run_in_rounds(
         }
         chains.stop([row for group in over for row in groups[group]])
         going = [group for group in going if group not in over]
+    chains.end()
     return [Draws.joined(parts) for parts in found]
 
 

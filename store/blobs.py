@@ -16,7 +16,9 @@ from store.errors import TooLargeError
 
 
 class BlobStore:
-    """A folder of blobs, shared by the API and the workers: `root/ab/cd/abcd…`, uploads under way in `root/uploads`."""
+    """A folder of blobs, shared by the API and the workers: `root/ab/cd/abcd…`; in `root/uploads` what is under way, in
+    `root/saved` what shards have computed so far.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -65,6 +67,15 @@ class BlobStore:
         path.replace(target)
         _sync_folder(target.parent)
 
+    def saved(self, shard_id: str) -> Path:
+        """The file of what a shard has computed so far, if any."""
+        return self.root / "saved" / shard_id
+
+    def forget(self, shard_id: str) -> None:
+        """A shard has ended: nobody will resume it."""
+        for path in (self.root / "saved").glob(f"{shard_id}*"):
+            path.unlink(missing_ok=True)
+
     def upload(self, max_bytes: int) -> "Upload":
         """A file to write to, for who brings the chunks one by one."""
         path = self._new_upload()
@@ -72,9 +83,10 @@ class BlobStore:
         return Upload(self, path, max_bytes)
 
     def remove_abandoned(self, older_than_seconds: float) -> int:
-        """Delete what killed processes left of uploads; how many there were."""
+        """Delete what killed processes left of uploads, and what nobody resumed; how many files there were."""
         limit = time.time() - older_than_seconds
-        abandoned = [path for path in self._uploads.glob("*.tmp") if path.stat().st_mtime < limit]
+        left = [*self._uploads.glob("*.tmp"), *(self.root / "saved").glob("*")]
+        abandoned = [path for path in left if path.stat().st_mtime < limit]
         for path in abandoned:
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)

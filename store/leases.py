@@ -222,6 +222,21 @@ def release(session: Session, lease: Lease) -> None:
     return None
 
 
+def give_back(session: Session, shard_id: str, owner: str) -> None:
+    """Undo a claim of which its owner never heard, if it took place."""
+    session.execute(
+        text(
+            """
+            UPDATE shards
+            SET state = 'queued', attempt = attempt - 1, run_at = now(), dispatched_at = NULL, lease_owner = NULL,
+                lease_expires_at = NULL
+            WHERE id = :shard AND lease_owner = :owner AND state = 'running'
+            """
+        ),
+        {"shard": shard_id, "owner": owner},
+    )
+
+
 def stop(session: Session, lease: Lease) -> None:
     """End a shard whose job is to be cancelled."""
     lock(session, lease.job_id)
@@ -294,6 +309,21 @@ def dispatch(session: Session, again_seconds: float, window: int) -> list[tuple[
         {"again": again_seconds, "window": window},
     )
     return sorted((row[0], row[1]) for row in rows)
+
+
+def unheard(session: Session, queues: Sequence[str], seconds: float) -> int:
+    """How many shards of these queues wait although a hint was sent, in the last so many seconds but not just now."""
+    return session.execute(
+        text(
+            """
+            SELECT count(*) FROM shards
+            WHERE state = 'queued' AND run_at < now() - make_interval(secs => :seconds) AND queue = ANY(:queues)
+              AND dispatched_at BETWEEN now() - make_interval(secs => :seconds)
+                                    AND now() - make_interval(secs => :seconds / 4)
+            """
+        ),
+        {"seconds": seconds, "queues": list(queues)},
+    ).scalar_one()
 
 
 def undispatch(session: Session, shard_ids: Sequence[str]) -> None:

@@ -18,8 +18,11 @@ def main() -> None:
     device = arguments.device if arguments.device != "auto" else "gpu" if gpus else "cpu"
     concurrency = arguments.concurrency or (gpus if device == "gpu" else count_cores()) or 1
 
-    from worker.app import app, supervisor  # reads LAMBDAHAT_*, so not before --help
+    from worker.app import app, supervisor, watch  # reads LAMBDAHAT_*, so not before --help
 
+    supervisor.share_memory(concurrency)
+    queues = ("auto", device)
+    watch(queues)
     if device == "gpu":
         supervisor.use_gpus(max(gpus, 1))
     app.worker_main(
@@ -27,7 +30,7 @@ def main() -> None:
             "worker",
             "--pool=threads",
             f"--concurrency={concurrency}",
-            f"--queues=auto,{device}",
+            f"--queues={','.join(queues)}",
             f"--hostname={device}-{os.getpid()}@%h",
             f"--loglevel={arguments.log_level}",
             "--without-gossip",

@@ -1,9 +1,13 @@
 """The Celery app. A message carries the id of a shard and nothing else: PostgreSQL is the truth."""
 
+from collections.abc import Sequence
+
 from celery import Celery
 from celery.signals import worker_shutting_down
 
+from store.database import connect
 from store.settings import StoreSettings
+from worker import watchdog
 from worker.supervisor import Supervisor
 
 QUEUES = ("auto", "cpu", "gpu")
@@ -29,6 +33,12 @@ app.conf.update(
 )
 
 supervisor = Supervisor(settings)
+
+
+def watch(queues: Sequence[str]) -> None:
+    """End this process when it is deaf to these queues. On a connection of its own: the others may all be in use."""
+    engine = connect(settings.database_url, pool_size=1, seconds=settings.database_seconds)
+    watchdog.watch(supervisor, engine, queues, settings.idle_seconds)
 
 
 @app.task(name=RUN_SHARD)

@@ -1,8 +1,11 @@
 """`python -m worker.child`: the mathematics, in a process of its own: killable, one thread, no database, no network.
 
 Requests come as lines of JSON on standard input, answers go as lines of JSON to standard output: `{"work": row-steps
-done}` now and then, and at the end `{"answer": ...}` or `{"error": {code, detail, hint}}`. A request whose job has no
+done}` now and then, at the end `{"answer": ...}` or `{"error": ...}` (`worker.failures`). A request whose job has no
 plan yet is answered with `{"plan": ...}` first, and goes on with the one that comes back, which all its shards share.
+
+Now and then all that was computed goes to the file `saved` of the request (`llc.progress`), from where the next process
+with the same request goes on, should this one be killed.
 """
 
 import ctypes
@@ -10,12 +13,16 @@ import dataclasses
 import json
 import math
 import os
+import platform
 import signal
 import sys
 import time
-from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
+
+from worker.failures import failure_of
+from worker.limits import limit_memory
 
 if TYPE_CHECKING:  # torch comes with it
     from torch import Tensor
@@ -23,6 +30,7 @@ if TYPE_CHECKING:  # torch comes with it
     from llc.ensemble import Plan
     from llc.measures import Measurement, Quantity
     from llc.objective import ModelObjective
+    from llc.progress import Progress
     from llc.settings import MeasureSettings
 
 REPORT_SECONDS = 0.2
@@ -31,26 +39,29 @@ PR_SET_PDEATHSIG = 1
 
 def main() -> None:
     """Answer requests until standard input ends."""
-    die_with_parent(int(sys.argv[1]))
+    parent, memory_bytes = map(int, sys.argv[1:])
+    die_with_parent(parent)
+    limit_memory(memory_bytes)
     # What libraries print must not end up between the answers.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
 
     import torch
 
-    from llc.errors import InputError
-
     torch.set_num_threads(1)
     for line in sys.stdin:
         request = json.loads(line)
         try:
-            answer = {"answer": RUN[request["kind"]](request, Reporter(answers))}
-        except InputError as error:
-            answer = {"error": {"code": error.code, "detail": error.detail, "hint": error.hint}}
+            answer = {"answer": RUN[request["kind"]](request, Answers(answers))}
+        except Exception as error:
+            failure = failure_of(error)
+            if failure is None:
+                raise  # our last words
+            answer = {"error": dataclasses.asdict(failure)}
         answers.write(json.dumps(finite(answer), allow_nan=False) + "\n")
 
 
-def measure(request: dict[str, Any], report: "Reporter") -> list[dict[str, Any]]:
+def measure(request: dict[str, Any], answers: "Answers") -> list[dict[str, Any]]:
     """Every measure at every checkpoint: [{checkpoint_id, measure, quantities, details, verdict, reason, draws}].
 
     draws: the name of a file in the request's folder `scratch`, or null.
@@ -62,12 +73,12 @@ def measure(request: dict[str, Any], report: "Reporter") -> list[dict[str, Any]]
 
     objective, anchors = load(request)
     settings = MeasureSettings.model_validate(request["measures"])
-    plan = agree(request, objective, anchors, settings, report)
+    plan = agree(request, objective, anchors, settings, answers)
     others = {
         name: ModelObjective(objective.model, read_arrays(Path(path)), objective.device)
         for name, path in request["datasets"].items()
     }
-    found = evaluate(objective, anchors, settings, report, others, plan)
+    found = evaluate(objective, anchors, settings, progress(request, plan, answers), others, plan)
     scratch = Path(request["scratch"])
     scratch.mkdir(parents=True, exist_ok=True)
     return [
@@ -95,15 +106,15 @@ def load(request: dict[str, Any]) -> tuple["ModelObjective", "Tensor"]:
     return objective, anchors
 
 
-def calibrate(request: dict[str, Any], report: "Reporter") -> list[dict[str, Any]]:
+def calibrate(request: dict[str, Any], answers: "Answers") -> list[dict[str, Any]]:
     """Settings chosen by a pilot on these checkpoints: [{measures, report}]."""
     from llc.evaluate import calibrated
     from llc.settings import MeasureSettings
 
     objective, anchors = load(request)
     settings = MeasureSettings.model_validate(request["measures"])
-    plan = agree(request, objective, anchors, settings, report)
-    measures, found = calibrated(objective, anchors, settings, report, plan)
+    plan = agree(request, objective, anchors, settings, answers)
+    measures, found = calibrated(objective, anchors, settings, progress(request, plan, answers), plan)
     return [{"measures": measures.model_dump(mode="json"), "report": found}]
 
 
@@ -112,12 +123,12 @@ def agree(
     objective: "ModelObjective",
     anchors: "Tensor",
     settings: "MeasureSettings",
-    report: "Reporter",
+    answers: "Answers",
 ) -> "Plan":
     """The job's plan; measured here if it has none yet."""
     from llc.planning import choose_plan, read_plan
 
-    agreed = request["plan"] or report.agree(choose_plan(objective, anchors, settings.llc).report())
+    agreed = request["plan"] or answers.agree(choose_plan(objective, anchors, settings.llc).report())
     return read_plan(agreed)
 
 
@@ -147,7 +158,7 @@ def shown(quantity: "Quantity") -> dict[str, Any]:
     return {"value": quantity.value, "std_error": quantity.std_error} | about
 
 
-def stages(request: dict[str, Any], report: Callable[[int], None]) -> list[dict[str, Any]]:
+def stages(request: dict[str, Any], answers: "Answers") -> list[dict[str, Any]]:
     """Plateaus and transitions of a curve: rows of `stages`."""
     from llc.settings import StageSettings
     from llc.stages import read_stages
@@ -161,26 +172,48 @@ def stages(request: dict[str, Any], report: Callable[[int], None]) -> list[dict[
         curve["loss_std_error"],
         StageSettings.model_validate(request["stages"]),
     )
-    report(1)
+    answers.work(1)
     return [dataclasses.asdict(stage) for stage in found]
 
 
 RUN = {"calibrate": calibrate, "measure": measure, "stages": stages}
 
 
-class Reporter:
-    """Sums up the row-steps done and writes them down a few times a second. A parent that is gone ends us here."""
+def progress(request: dict[str, Any], plan: "Plan", answers: "Answers") -> "Progress":
+    """What the computation tells and keeps. It goes on from what an earlier process kept of the same."""
+    import numpy as np
+    import torch
+
+    from llc.progress import SavedProgress
+
+    class Told(SavedProgress):
+        """And tells our parent."""
+
+        def report(self, row_steps: int) -> None:
+            super().report(row_steps)
+            answers.work(self.row_steps)
+
+    versions = [version("lambdahat"), torch.__version__, np.__version__]
+    machine = [platform.machine(), torch.backends.cpu.get_cpu_capability(), request["gpu"]]
+    asked = {key: request[key] for key in ("kind", "model", "dataset", "datasets", "checkpoints", "measures")}
+    made_of = {**asked, "plan": dataclasses.asdict(plan), "versions": versions, "machine": machine}
+    told = Told(Path(request["saved"]), made_of, request["save_seconds"])
+    told.report(0)
+    return told
+
+
+class Answers:
+    """Where they go. A parent that is gone ends us here."""
 
     def __init__(self, answers: IO[str]) -> None:
         self._answers = answers
-        self._done = 0
         self._next = 0.0
 
-    def __call__(self, row_steps: int) -> None:
-        self._done += row_steps
+    def work(self, done: int) -> None:
+        """Row-steps done so far, written down a few times a second."""
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + REPORT_SECONDS
-            self._answers.write(json.dumps({"work": self._done}) + "\n")
+            self._answers.write(json.dumps({"work": done}) + "\n")
 
     def agree(self, plan: dict[str, Any]) -> dict[str, Any]:
         """Propose a plan; the one to go on with."""

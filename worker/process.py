@@ -19,11 +19,12 @@ class ChildDiedError(Exception):
 class ChildProcess:
     """A process of `worker.child` on one CPU thread and, if given, one GPU. To be used by one thread at a time."""
 
-    def __init__(self, gpu: int | None = None) -> None:
+    def __init__(self, memory_bytes: int, gpu: int | None = None) -> None:
+        """memory_bytes: of the main memory, that it may have."""
         self.gpu = gpu
         environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "worker.child", str(os.getpid())],
+            [sys.executable, "-m", "worker.child", str(os.getpid()), str(memory_bytes)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -40,6 +41,11 @@ class ChildProcess:
     def pid(self) -> int:
         """The process's id."""
         return self._process.pid
+
+    @property
+    def lives(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
 
     def send(self, request: dict[str, Any]) -> None:
         """Give it something to do. Raises: ChildDiedError."""

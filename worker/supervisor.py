@@ -3,20 +3,22 @@
 One supervisor a worker process, one thread a shard. Children are kept for the next shard as long as all goes well.
 """
 
+import itertools
 import logging
 import os
 import queue
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from llc.errors import InputError
 from store import leases
 from store.blobs import BlobStore
 from store.database import connect
@@ -24,11 +26,15 @@ from store.ids import new_id
 from store.leases import Lease, LeaseLostError
 from store.settings import StoreSettings
 from worker import work
+from worker.failures import FailedError, Failure, failure_of
+from worker.limits import share_of_memory
 from worker.process import ChildDiedError, ChildProcess
 
 log = logging.getLogger(__name__)
 
 WRITE_AGAIN_SECONDS = 1.0
+
+T = TypeVar("T")
 
 
 class _CancelledError(Exception):
@@ -44,10 +50,13 @@ class Supervisor:
 
     def __init__(self, settings: StoreSettings) -> None:
         self._settings = settings
-        self._engine = connect(settings.database_url)
+        self._engine = connect(settings.database_url, seconds=settings.database_seconds)
         self._blobs = BlobStore(settings.blob_dir)
-        self._owner = f"{socket.gethostname()}:{os.getpid()}"
-        self._stopping = threading.Event()
+        self._owner, self._claims = f"{socket.gethostname()}:{os.getpid()}", itertools.count()
+        self.stopping = threading.Event()
+        self._running, self._last_heard = 0, time.monotonic()
+        self._counting = threading.Lock()
+        self._memory_bytes = settings.memory_bytes or share_of_memory(1)
         self._idle: queue.LifoQueue[ChildProcess] = queue.LifoQueue()
         self._gpus: queue.SimpleQueue[int] | None = None
 
@@ -57,9 +66,18 @@ class Supervisor:
         for gpu in range(count):
             self._gpus.put(gpu)
 
+    def share_memory(self, children: int) -> None:
+        """Give each of so many children its share of the machine's memory, unless settings say how much."""
+        self._memory_bytes = self._settings.memory_bytes or share_of_memory(children)
+
+    def idle_for(self) -> float:
+        """Seconds since anything was heard from the broker; 0 while a shard is computed."""
+        with self._counting:
+            return 0.0 if self._running else time.monotonic() - self._last_heard
+
     def stop(self) -> None:
         """Give back what runs, to be taken by another worker at once; let idle children and connections go."""
-        self._stopping.set()
+        self.stopping.set()
         self._engine.dispose()
         while True:
             try:
@@ -69,8 +87,30 @@ class Supervisor:
 
     def run(self, shard_id: str) -> None:
         """Run a shard from claim to end; return at once if the hint was a duplicate."""
-        with Session(self._engine) as session, session.begin():
-            lease = leases.claim(session, shard_id, self._owner, self._settings.lease_seconds)
+        with self._busy():
+            self._claim_and_run(shard_id)
+
+    @contextmanager
+    def _busy(self) -> Iterator[None]:
+        with self._counting:
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._counting:
+                self._running, self._last_heard = self._running - 1, time.monotonic()
+
+    def _claim_and_run(self, shard_id: str) -> None:
+        owner = f"{self._owner}:{next(self._claims)}"
+        try:
+            with Session(self._engine) as session, session.begin():
+                lease = leases.claim(session, shard_id, owner, self._settings.lease_seconds)
+        except OperationalError as error:
+            log.warning("shard %s: not claimed, the database is away: %s", shard_id, error)
+            # Or it was, and the answer was lost. Nobody would compute it until that lease ran out.
+            with suppress(_StoppingError):
+                self._patiently(lambda session: leases.give_back(session, shard_id, owner))
+            return
         if lease is None:
             return
         with self._blobs.scratch() as scratch:
@@ -85,22 +125,23 @@ class Supervisor:
             log.warning("shard %s: the lease (fence %d) is lost", lease.shard_id, lease.fence)
         except _CancelledError:
             self._write(lease, lambda session: leases.stop(session, lease))
+            self._blobs.forget(lease.shard_id)
         except _StoppingError:
             self._write(lease, lambda session: leases.release(session, lease))
-        except InputError as error:
-            words = {"code": error.code, "detail": error.detail, "hint": error.hint}
-            self._write(lease, lambda session: leases.fail(session, lease, words, permanent=True))
-        except ChildDiedError as error:
-            words = {"code": "child_died", "detail": str(error)}
-            self._write(lease, lambda session: leases.fail(session, lease, words))
-        except OSError as error:
-            words = {"code": "worker_failed", "detail": f"a file could not be read or written: {error}"}
-            self._write(lease, lambda session: leases.fail(session, lease, words))
+        except Exception as error:
+            failure = error.failure if isinstance(error, FailedError) else failure_of(error)
+            if failure is None:
+                raise
+            words, permanent = failure.words(), failure.permanent
+            self._write(lease, lambda session: leases.fail(session, lease, words, permanent=permanent))
+            if permanent:
+                self._blobs.forget(lease.shard_id)
         else:
             stages = [_stage_row(i, row) for i, row in enumerate(answer)] if lease.kind == "stages" else []
             results = answer if lease.kind == "measure" else []
             calibration = answer[0] if lease.kind == "calibrate" else None
             self._write(lease, lambda session: leases.finish(session, lease, results, stages, blobs, calibration))
+            self._blobs.forget(lease.shard_id)
 
     def _adopt(self, answer: list[dict[str, Any]], scratch: Path) -> dict[str, int]:
         """Make the files that the rows of an answer name blobs, and name those instead: {SHA-256: size}."""
@@ -113,12 +154,16 @@ class Supervisor:
 
     def _compute(self, lease: Lease, scratch: Path) -> list[dict[str, Any]]:
         """The child's answer, with heartbeats while it works."""
-        with Session(self._engine) as session:
-            request = work.request(session, lease, self._blobs)
+        request = self._patiently(lambda session: work.request(session, lease, self._blobs))
         child = self._child()
         try:
-            child.send(request | {"gpu": child.gpu is not None, "scratch": str(scratch)})
+            about = {"gpu": child.gpu is not None, "scratch": str(scratch)}
+            saved = {"saved": str(self._blobs.saved(lease.shard_id)), "save_seconds": self._settings.save_seconds}
+            child.send(request | about | saved)
             answer = self._watch(lease, child)
+        except ChildDiedError as error:
+            self._end(child)
+            raise FailedError(Failure("child_died", str(error))) from None
         except BaseException:
             self._end(child)
             raise
@@ -126,31 +171,40 @@ class Supervisor:
         return answer
 
     def _watch(self, lease: Lease, child: ChildProcess) -> list[dict[str, Any]]:
-        done, next_heartbeat = 0, time.monotonic() + self._settings.heartbeat_seconds
+        settings, start = self._settings, time.monotonic()
+        done, heard, next_heartbeat = 0, start, start + settings.heartbeat_seconds
         while True:
             message = child.receive(timeout=max(0.0, next_heartbeat - time.monotonic())) or {}
+            if message:
+                heard = time.monotonic()
             if "error" in message:
-                raise InputError(**message["error"])
+                raise FailedError(Failure(**message["error"]))
             if "answer" in message:
                 return message["answer"]
             done = message.get("work", done)
-            if self._stopping.is_set():
+            if self.stopping.is_set():
                 raise _StoppingError
             if "plan" in message:
-                child.send({"plan": self._agree(lease, message["plan"])})
+                child.send({"plan": self._patiently(partial(leases.agree, lease=lease, plan=message["plan"]))})
+            if time.monotonic() - heard > settings.silence_seconds:
+                raise FailedError(
+                    Failure("child_silent", f"nothing was heard of it for {settings.silence_seconds:g} s")
+                )
+            if time.monotonic() - start > settings.attempt_seconds:
+                raise FailedError(Failure("too_long", f"it computed for more than {settings.attempt_seconds:g} s"))
             if time.monotonic() >= next_heartbeat:
                 self._heartbeat(lease, done)
-                next_heartbeat = time.monotonic() + self._settings.heartbeat_seconds
+                next_heartbeat = time.monotonic() + settings.heartbeat_seconds
 
-    def _agree(self, lease: Lease, plan: dict[str, Any]) -> dict[str, Any]:
-        """The job's plan, however long the database is away."""
+    def _patiently(self, act: Callable[[Session], T]) -> T:
+        """Do something in a transaction, however long the database is away."""
         while True:
             try:
                 with Session(self._engine) as session, session.begin():
-                    return leases.agree(session, lease, plan)
+                    return act(session)
             except OperationalError as error:
-                log.warning("shard %s: trying again to agree on a plan: %s", lease.shard_id, error)
-                if self._stopping.wait(WRITE_AGAIN_SECONDS):
+                log.warning("trying again, the database is away: %s", error)
+                if self.stopping.wait(WRITE_AGAIN_SECONDS):
                     raise _StoppingError from None
 
     def _heartbeat(self, lease: Lease, done: int) -> None:
@@ -182,10 +236,15 @@ class Supervisor:
                 time.sleep(WRITE_AGAIN_SECONDS)
 
     def _child(self) -> ChildProcess:
-        try:
-            return self._idle.get_nowait()
-        except queue.Empty:
-            return ChildProcess(gpu=self._gpus.get() if self._gpus else None)
+        while True:
+            try:
+                child = self._idle.get_nowait()
+            except queue.Empty:
+                break
+            if child.lives:
+                return child
+            self._end(child)
+        return ChildProcess(self._memory_bytes, self._gpus.get() if self._gpus else None)
 
     def _end(self, child: ChildProcess) -> None:
         child.kill()

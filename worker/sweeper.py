@@ -49,7 +49,7 @@ def main() -> None:
     argparse.ArgumentParser(prog="python -m worker.sweeper", description=__doc__).parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     settings = StoreSettings.model_validate({})
-    engine = connect(settings.database_url, pool_size=2)
+    engine = connect(settings.database_url, pool_size=2, seconds=settings.database_seconds)
     stop = threading.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stop.set())

@@ -1,6 +1,6 @@
 """The common shape of measures: a series in, one `Measurement` for each checkpoint out."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,7 @@ from llc.draw_files import KeptDraws
 from llc.ensemble import PLAN, Plan
 from llc.health import OK, Verdict
 from llc.objective import Objective
+from llc.progress import NO_PROGRESS, Progress
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,7 @@ class CheckpointSeries:
     """(checkpoints, d): w*_k."""
     sample_losses: Tensor
     """(checkpoints, n): the per-sample losses there; the loss curve, and the paired baseline of the LLC."""
-    report: Callable[[int], None]
-    """To be called with the row-steps done since the last call."""
+    progress: Progress = NO_PROGRESS
     others: Mapping[str, Objective] = field(default_factory=dict)
     """The same model on other data sets, by their ids."""
     plan: Plan = PLAN

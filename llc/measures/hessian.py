@@ -14,8 +14,9 @@ Probes depend on the seed only, so that neighbouring checkpoints share their noi
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -40,25 +41,37 @@ def measure(series: CheckpointSeries, settings: HessianSettings) -> list[Measure
     """Quantities `hessian_trace`, `hessian_max_eigenvalue` (error: its residual) and `hessian_near_zero_share`;
     details: the largest eigenvalues with their residuals, and the share's two errors apart.
     """
-    return [_measure_one(series, w, settings) for w in series.anchors]
+    return [
+        _measurement(series.progress.once(f"hessian {k}", partial(_spectrum, series, w, settings)), series, settings)
+        for k, w in enumerate(series.anchors)
+    ]
 
 
-def _measure_one(series: CheckpointSeries, w: Tensor, settings: HessianSettings) -> Measurement:
+def _spectrum(series: CheckpointSeries, w: Tensor, settings: HessianSettings) -> dict[str, Array]:
+    """Largest eigenvalues and their residuals; trace, share near zero, and that with half the steps, of each probe."""
     d = len(w)
     hessian = HessianOperator(series.objective, w, settings.num_samples, series.plan)
     runs: list[KrylovSpace] = []
     for probe in _probes(settings, d):
         runs.append(lanczos(hessian, probe.to(w), min(settings.num_lanczos_steps, d)))
-        series.report(settings.num_lanczos_steps)
+        series.progress.report(settings.num_lanczos_steps)
     values, residuals = largest_eigenvalues(runs, min(settings.num_eigenvalues, d))
     threshold = settings.near_zero * abs(values[0])
-    traces = np.array([d * run.tridiagonal[0, 0] for run in runs])
-    shares = np.array([run.mass_within(threshold) for run in runs])
-    halves = np.array([run.mass_within(threshold, (len(run.basis) + 1) // 2) for run in runs])
-    share, truncation = _mean(shares), float(abs(shares.mean() - halves.mean()))
+    return {
+        "values": values,
+        "residuals": residuals,
+        "traces": np.array([d * run.tridiagonal[0, 0] for run in runs]),
+        "shares": np.array([run.mass_within(threshold) for run in runs]),
+        "halves": np.array([run.mass_within(threshold, (len(run.basis) + 1) // 2) for run in runs]),
+    }
+
+
+def _measurement(spectrum: Mapping[str, Array], series: CheckpointSeries, settings: HessianSettings) -> Measurement:
+    values, residuals, shares = spectrum["values"], spectrum["residuals"], spectrum["shares"]
+    share, truncation = _mean(shares), float(abs(shares.mean() - spectrum["halves"].mean()))
     return Measurement(
         quantities={
-            "hessian_trace": _mean(traces),
+            "hessian_trace": _mean(spectrum["traces"]),
             "hessian_max_eigenvalue": Quantity(float(values[0]), float(residuals[0])),
             "hessian_near_zero_share": Quantity(share.value, math.hypot(share.std_error, truncation)),
         },

@@ -13,5 +13,5 @@ def measure(series: CheckpointSeries, settings: LossSettings) -> list[Measuremen
         n = len(losses)
         error = losses.double().std().item() / n**0.5 if n > 1 else float("nan")
         found.append(Measurement({"loss": Quantity(losses.double().mean().item(), error)}))
-        series.report(settings.work)
+        series.progress.report(settings.work)
     return found

@@ -74,7 +74,8 @@ def _chains(series: CheckpointSeries, settings: LLCSettings, dataset: str | None
         rows_of(series.anchors, losses, variant.settings, layout, free=free)
         for variant, free in zip(mine, masks, strict=True)
     ]
-    return Chains(objective, concatenate(rows), settings, series.plan, series.report)
+    part = f"llc on {dataset or 'its data set'}"
+    return Chains(objective, concatenate(rows), settings, series.plan, series.progress, part)
 
 
 def _at(main: LLCSettings, scale: Scale) -> LLCSettings:

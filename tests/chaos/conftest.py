@@ -23,6 +23,7 @@ def stack() -> Iterator[Stack]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LAMBDAHAT_LEASE_SECONDS", "3")
         patch.setenv("LAMBDAHAT_DISPATCH_AGAIN_SECONDS", "3")
+        patch.setenv("LAMBDAHAT_SAVE_SECONDS", "0.2")
         with Stack(folder / "data", port=0, workers=2) as stack:
             yield stack
     shutil.rmtree(folder)

@@ -29,7 +29,7 @@ def until(target: Target | None, **changes: object) -> LLCSettings:
 
 def series(objective: Objective, anchors: torch.Tensor, **others: Objective) -> CheckpointSeries:
     losses = per_sample_losses(objective, anchors)
-    return CheckpointSeries(objective, anchors, losses, lambda _: None, others, Plan(rows_per_call=4))
+    return CheckpointSeries(objective, anchors, losses, others=others, plan=Plan(rows_per_call=4))
 
 
 def measured(settings: LLCSettings, anchors: torch.Tensor | None = None) -> list[Measurement]:

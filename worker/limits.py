@@ -1,0 +1,26 @@
+"""What a child may take of the machine."""
+
+import resource
+import sys
+from pathlib import Path
+
+import psutil
+
+SHARE = 0.9
+"""Of the memory, for all children together."""
+
+CGROUP = Path("/sys/fs/cgroup/memory.max")
+
+
+def share_of_memory(children: int) -> int:
+    """Bytes for each, of the machine's memory or what its container may have of it."""
+    total = psutil.virtual_memory().total
+    if CGROUP.exists() and (limit := CGROUP.read_text().strip()).isdigit():
+        total = min(total, int(limit))
+    return int(SHARE * total / children)
+
+
+def limit_memory(num_bytes: int) -> None:
+    """For this process, from now on: of what it may write to (RLIMIT_DATA). Of addresses CUDA takes far more."""
+    if sys.platform == "linux":
+        resource.setrlimit(resource.RLIMIT_DATA, (num_bytes, num_bytes))
