@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test check format serve bench-peers bench-speed bench-accuracy clean
+.PHONY: help install demo test check format serve bench-peers bench-speed bench-accuracy soak clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -51,6 +51,9 @@ bench-accuracy: $(INSTALLED) ## Every method on problems with known answers → 
 
 bench-speed: $(INSTALLED) bench-peers ## Row-steps per second beside the peers: docs/speed.md (half an hour, one thread)
 	OMP_NUM_THREADS=1 $(BIN)/python -m bench.speed
+
+soak: $(INSTALLED) ## Jobs under faults, ten seeds of 200 shards and 60 faults each (an hour and a half)
+	$(BIN)/python -m tests.chaos.soak $(ARGS)
 
 clean: ## Remove .venv, caches and the demo's output
 	rm -rf $(VENV) demo .pytest_cache .ruff_cache .coverage*

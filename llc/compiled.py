@@ -9,9 +9,7 @@ from collections.abc import Callable
 from typing import cast
 
 import torch
-import torch._inductor
 from torch import Tensor
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from llc.ensemble import PLAIN, Gradients, Plan, Terms, all_at_once, alone, minibatch_gradients, one_by_one
 from llc.objective import Batch, Objective
@@ -58,6 +56,10 @@ class MinibatchGradients:
             terms = Terms(**{name: next(rest) for name in term_names})
             found = differentiate(self._objective, w, batch, terms)
             return tuple(part for part in vars(found).values() if part is not None)
+
+        # Here, for it takes seconds, and most never need it.
+        import torch._inductor
+        from torch.fx.experimental.proxy_tensor import make_fx
 
         graph = make_fx(call, decomposition_table={torch.ops.aten.bmm.default: _product})(*arguments)
         with torch.no_grad():

@@ -286,8 +286,18 @@ def reap(session: Session, lease_seconds: float) -> list[str]:
     return reaped
 
 
-def dispatch(session: Session, again_seconds: float, window: int) -> list[tuple[str, str]]:
-    """Mark due shards as hinted at and return (shard, queue) of each, to be sent once this is committed.
+@dataclass(frozen=True)
+class Hint:
+    """That a shard is due."""
+
+    shard_id: str
+    queue: str
+    is_urgent: bool
+    """It was begun before, and has waited long enough."""
+
+
+def dispatch(session: Session, again_seconds: float, window: int) -> list[Hint]:
+    """Mark due shards as hinted at and return the hints, to be sent once this is committed.
 
     A hint that was not followed is sent again: the broker may have lost it. At most `window` are under way.
     """
@@ -303,12 +313,12 @@ def dispatch(session: Session, again_seconds: float, window: int) -> list[tuple[
                                              AND dispatched_at >= now() - make_interval(secs => :again)))
                 FOR UPDATE SKIP LOCKED
             )
-            UPDATE shards s SET dispatched_at = now() FROM due WHERE s.id = due.id RETURNING s.id, s.queue
+            UPDATE shards s SET dispatched_at = now() FROM due WHERE s.id = due.id RETURNING s.id, s.queue, s.attempt
             """
         ),
         {"again": again_seconds, "window": window},
     )
-    return sorted((row[0], row[1]) for row in rows)
+    return [Hint(row.id, row.queue, row.attempt > 0) for row in sorted(rows)]
 
 
 def unheard(session: Session, queues: Sequence[str], seconds: float) -> int:

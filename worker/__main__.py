@@ -20,11 +20,11 @@ def main() -> None:
 
     from worker.app import app, supervisor, watch  # reads LAMBDAHAT_*, so not before --help
 
-    supervisor.share_memory(concurrency)
     queues = ("auto", device)
     watch(queues)
     if device == "gpu":
         supervisor.use_gpus(max(gpus, 1))
+    supervisor.prepare(concurrency if device == "cpu" else min(concurrency, max(gpus, 1)))
     app.worker_main(
         [
             "worker",

@@ -12,6 +12,8 @@ from worker.supervisor import Supervisor
 
 QUEUES = ("auto", "cpu", "gpu")
 RUN_SHARD = "worker.run_shard"
+URGENT, USUAL = 0, 6
+"""Priorities of hints: a shard that was begun comes before those that were not."""
 
 settings = StoreSettings.model_validate({})  # from the environment
 app = Celery("lambdahat", broker=settings.broker_url)
@@ -25,6 +27,7 @@ app.conf.update(
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,
     broker_transport_options={
+        "priority_steps": [URGENT, USUAL],
         "socket_timeout": 10,
         "socket_connect_timeout": 5,
         "socket_keepalive": True,

@@ -17,6 +17,7 @@ import platform
 import signal
 import sys
 import time
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -49,6 +50,7 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
+    import_module("llc.evaluate")  # takes seconds, in which nobody waits yet
     for line in sys.stdin:
         request = json.loads(line)
         try:

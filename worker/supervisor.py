@@ -66,9 +66,13 @@ class Supervisor:
         for gpu in range(count):
             self._gpus.put(gpu)
 
-    def share_memory(self, children: int) -> None:
-        """Give each of so many children its share of the machine's memory, unless settings say how much."""
+    def prepare(self, children: int) -> None:
+        """Start so many children, which takes seconds, each with its share of the machine's memory unless settings say
+        how much. To be called by a thread that lives as long as they should.
+        """
         self._memory_bytes = self._settings.memory_bytes or share_of_memory(children)
+        for _ in range(children):
+            self._idle.put(self._new_child())
 
     def idle_for(self) -> float:
         """Seconds since anything was heard from the broker; 0 while a shard is computed."""
@@ -244,6 +248,9 @@ class Supervisor:
             if child.lives:
                 return child
             self._end(child)
+        return self._new_child()
+
+    def _new_child(self) -> ChildProcess:
         return ChildProcess(self._memory_bytes, self._gpus.get() if self._gpus else None)
 
     def _end(self, child: ChildProcess) -> None:

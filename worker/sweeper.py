@@ -26,18 +26,19 @@ def sweep(engine: Engine, settings: StoreSettings) -> None:
             log.warning("shard %s: its worker was not heard of any more", shard_id)
     with Session(engine) as session, session.begin():
         due = leases.dispatch(session, settings.dispatch_again_seconds, settings.dispatch_window)
-    unsent = [shard_id for shard_id, name in due if not _send(shard_id, name, settings.dispatch_again_seconds)]
+    unsent = [hint.shard_id for hint in due if not _send(hint, settings.dispatch_again_seconds)]
     if unsent:
         with Session(engine) as session, session.begin():
             leases.undispatch(session, unsent)
 
 
-def _send(shard_id: str, queue_name: str, expires: float) -> bool:
+def _send(hint: leases.Hint, expires: float) -> bool:
     """A hint, which is thrown away when the next one for the same shard is due."""
-    from worker.app import RUN_SHARD, app
+    from worker.app import RUN_SHARD, URGENT, USUAL, app
 
+    priority = URGENT if hint.is_urgent else USUAL
     try:
-        app.send_task(RUN_SHARD, [shard_id], queue=queue_name, expires=expires)
+        app.send_task(RUN_SHARD, [hint.shard_id], queue=hint.queue, expires=expires, priority=priority)
     except (BrokerError, OSError) as error:
         log.warning("the broker is away: %s", error)
         return False

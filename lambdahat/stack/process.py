@@ -16,7 +16,7 @@ from lambdahat.stack.errors import StackError
 
 LAUNCHER = Path(__file__).with_name("launch.py")
 FIRST_DELAY = 0.5
-LONGEST_DELAY = 10.0
+LONGEST_DELAY = 5.0
 HEALTHY_AFTER = 30.0
 """Seconds: the pause before a second start, its limit when doubled, and how long a run proves a child well."""
 LAST_LINES = 5

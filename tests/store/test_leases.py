@@ -318,7 +318,7 @@ def test_hints_are_sent_once_and_again_when_they_are_old_or_were_not_sent(jobs: 
 
     def dispatch(again_seconds: float) -> set[str]:
         with jobs.session() as session:
-            return {shard for shard, _ in leases.dispatch(session, again_seconds, ALL)} & set(shards)
+            return {hint.shard_id for hint in leases.dispatch(session, again_seconds, ALL)} & set(shards)
 
     assert dispatch(60.0) == set(shards[:2])
     assert dispatch(60.0) == set()
@@ -337,8 +337,8 @@ def test_no_more_hints_than_the_window_are_under_way(jobs: Jobs) -> None:
         )  # other tests'
     _, shards = jobs.create(num_checkpoints=6, per_shard=1)
     with jobs.session() as session:
-        assert [shard for shard, _ in leases.dispatch(session, 60.0, 4)] == sorted(shards)[:4]
+        assert [hint.shard_id for hint in leases.dispatch(session, 60.0, 4)] == sorted(shards)[:4]
         assert leases.dispatch(session, 60.0, 4) == []
     jobs.claimed(shards[0])
     with jobs.session() as session:
-        assert [shard for shard, _ in leases.dispatch(session, 60.0, 4)] == [sorted(shards)[4]]
+        assert [hint.shard_id for hint in leases.dispatch(session, 60.0, 4)] == [sorted(shards)[4]]

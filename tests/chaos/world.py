@@ -1,0 +1,166 @@
+"""A stack to break: real servers behind proxies, and a series of many small shards on it."""
+
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import numpy as np
+import psutil
+import psycopg
+import pytest
+import redis
+
+import lambdahat
+from lambdahat.objects import Job, Series
+from lambdahat.stack import Stack
+from lambdahat.stack.folder import DataFolder
+from lambdahat.stack.postgres import Postgres
+from lambdahat.stack.process import Child
+from lambdahat.stack.valkey import Valkey
+from tests.chaos.proxy import Proxy
+
+LEASE_SECONDS = 4.0
+SILENCE_SECONDS = 25.0
+"""A child needs some to import its mathematics."""
+
+CHILDREN = 2
+
+TIMES = {
+    "LEASE_SECONDS": LEASE_SECONDS,
+    "HEARTBEAT_SECONDS": 0.3,
+    "DISPATCH_AGAIN_SECONDS": 2,
+    "SWEEP_SECONDS": 0.2,
+    "SAVE_SECONDS": 0.2,
+    "DATABASE_SECONDS": 3,
+    "IDLE_SECONDS": 8,
+    "SILENCE_SECONDS": SILENCE_SECONDS,
+}
+
+MEASURES = {
+    "loss": {},
+    "llc": {"batch_size": 16, "num_burnin_steps": 50, "num_draws": 400, "gamma": 10.0, "sampler": {"epsilon": 1e-3}},
+    "hessian": {"num_probes": 2, "num_lanczos_steps": 10, "num_eigenvalues": 2},
+}
+
+
+@dataclass
+class World:
+    """What there is to break, and how to look at it."""
+
+    stack: Stack
+    client: lambdahat.Client
+    database: Proxy
+    """On the way of API, workers and sweeper to PostgreSQL."""
+    broker: Proxy
+    database_url: str
+    """Straight to it."""
+    broker_socket: tuple[str, str]
+    """Path and password, straight to it."""
+    servers: dict[str, Child]
+    news: list[str] = field(default_factory=list)
+
+    def pid(self, name: str) -> int | None:
+        """Of postgres, valkey, worker, sweeper, api; None while it is between two lives."""
+        return self.servers[name].pid if name in self.servers else self.stack.pids().get(name)
+
+    def computing(self) -> list[psutil.Process]:
+        """Children that do mathematics, or wait for some."""
+        try:
+            children = psutil.Process(self.pid("worker") or 0).children()
+            return [child for child in children if "worker.child" in " ".join(child.cmdline())]
+        except psutil.Error:
+            return []
+
+    def query(self, statement: str, *arguments: object) -> list[tuple[object, ...]]:
+        """Of the database, straight."""
+        with psycopg.connect(self.database_url) as connection:
+            return connection.execute(statement, arguments).fetchall()  # pyright: ignore[reportArgumentType]
+
+    def flush_broker(self) -> None:
+        """FLUSHALL."""
+        path, password = self.broker_socket
+        with redis.Redis(unix_socket_path=path, password=password, socket_timeout=5) as client:
+            client.flushall()
+
+    def series(self, checkpoints: int) -> Series:
+        """A small network at random parameters."""
+        rng = np.random.default_rng(0)
+        x = rng.standard_normal((200, 3)).astype(np.float32)
+        dataset = self.client.create_dataset("points", x=x, y=(x.sum(1) > 0).astype(np.int64))
+        model = self.client.create_model("small", {"family": "mlp", "widths": [3, 8, 2], "activation": "tanh"})
+        series = self.client.create_series("a run", model, dataset)
+        shapes = {"layers.0.weight": (8, 3), "layers.0.bias": (8,), "layers.1.weight": (2, 8), "layers.1.bias": (2,)}
+        for step in range(checkpoints):
+            state = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+            self.client.add_checkpoint(series, step, state)
+        return series
+
+    def run(self, series: Series) -> Job:
+        """A job of one shard a checkpoint."""
+        return self.client.run(series, MEASURES, checkpoints_per_shard=1)
+
+
+@contextmanager
+def world() -> Iterator[World]:
+    """Everything up, and down again at the end."""
+    root = Path(tempfile.mkdtemp(prefix="lh-", dir="/tmp"))
+    root.chmod(0o755)
+    with ExitStack() as ending:
+        if not os.environ.get("KEEP_WORLD"):
+            ending.callback(shutil.rmtree, root)
+        servers = ending.enter_context(_Servers(root / "servers"))
+        database_url, broker_url = servers.urls
+        where = urlsplit(database_url)
+        database_socket = parse_qs(where.query)["host"][0] + "/.s.PGSQL.5432"
+        password, socket = broker_url.removeprefix("redis+socket://:").split("?")[0].split("@")
+        broker_socket = unquote(socket), unquote(password)
+        database, messages = (ending.enter_context(Proxy(path)) for path in (database_socket, broker_socket[0]))
+        patch = ending.enter_context(pytest.MonkeyPatch.context())
+        for name, value in TIMES.items():
+            patch.setenv(f"LAMBDAHAT_{name}", str(value))
+        credentials = f"{where.username}:{where.password}"
+        patch.setenv("LAMBDAHAT_DATABASE_URL", f"postgresql://{credentials}@127.0.0.1:{database.port}{where.path}")
+        patch.setenv("LAMBDAHAT_BROKER_URL", f"redis://:{password}@127.0.0.1:{messages.port}/0")
+        news: list[str] = []
+        stack = ending.enter_context(Stack(root / "data", port=0, workers=CHILDREN, say=news.append))
+        client = ending.enter_context(lambdahat.Client(stack.url, stack.key))
+        yield World(stack, client, database, messages, database_url, broker_socket, servers.children, news)
+
+
+class _Servers:
+    """PostgreSQL and Valkey, started again when they end, by one thread that lives as long as they."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._ready, self._stop = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._supervise, daemon=True)
+        self.children: dict[str, Child] = {}
+        self.urls = "", ""
+
+    def __enter__(self) -> "_Servers":
+        self._root.mkdir(mode=0o755)
+        self._thread.start()
+        assert self._ready.wait(120)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _supervise(self) -> None:
+        with DataFolder(self._root) as folder:
+            postgres, valkey = Postgres(folder), Valkey(folder)
+            with valkey.running(), postgres.running():
+                postgres.ensure_database()
+                self.children = {"postgres": postgres.child, "valkey": valkey.child}
+                self.urls = postgres.url, valkey.url
+                self._ready.set()
+                while not self._stop.wait(0.05):
+                    postgres.child.watch()
+                    valkey.child.watch()
