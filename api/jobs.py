@@ -211,6 +211,15 @@ def cancel_job(job_id: str, key: Writer, shared: Shared) -> JobOut:
         return _show(session, [job])[0]
 
 
+@router.post("/{job_id}/retry", summary="Run again what failed or was cancelled", status_code=202)
+def retry_job(job_id: str, key: Writer, shared: Shared) -> JobOut:
+    """What succeeded stays as it is. A job that has nothing to run again is left as it is."""
+    with shared.session() as session:
+        job = find(session, Job, key.tenant_id, job_id)
+        jobs.retry(session, job)
+        return _show(session, [job])[0]
+
+
 @router.get("/{job_id}/events", summary="What happened to a job, in order")
 def list_events(
     job_id: str,

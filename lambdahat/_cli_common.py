@@ -23,6 +23,7 @@ Key = Annotated[
     typer.Option("--key", envvar="LAMBDAHAT_KEY", show_envvar=True, help="An API key; by default the local server's."),
 ]
 SeriesArgument = Annotated[str, typer.Argument(help="Id of a series, or its name (the newest so called).")]
+JobArgument = Annotated[str, typer.Argument(help="Id of a job; or a series, for its newest.")]
 JobOption = Annotated[str | None, typer.Option("--job", help="Id of a job; by default the newest with results.")]
 
 

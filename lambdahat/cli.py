@@ -11,6 +11,7 @@ import typer
 
 from lambdahat._cli_common import (
     Commands,
+    JobArgument,
     JobOption,
     Key,
     SeriesArgument,
@@ -150,13 +151,36 @@ def run(
 
 @app.command()
 def watch(
-    job: Annotated[str, typer.Argument(help="Id of a job; or a series, for its newest.")],
+    job: JobArgument,
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
     """Follow a job: progress, rate and time left, then what it found."""
     with connect(url, key) as client:
         watch_job(client, find_job(client, job))
+
+
+@app.command()
+def cancel(job: JobArgument, url: Url = DEFAULT_URL, key: Key = None) -> None:
+    """Ask a job to stop. What it has found stays."""
+    with connect(url, key) as client:
+        asked = client.cancel(find_job(client, job))
+        out.print(f"{asked.id}  {asked.state}")
+
+
+@app.command()
+def retry(
+    job: JobArgument,
+    watch: Annotated[bool, typer.Option(help="Follow the job to its end.")] = False,
+    url: Url = DEFAULT_URL,
+    key: Key = None,
+) -> None:
+    """Run again what failed of a job, or was cancelled. What it has found stays."""
+    with connect(url, key) as client:
+        again = client.retry(find_job(client, job))
+        out.print(f"{again.id}  {again.state}")
+        if watch:
+            watch_job(client, again)
 
 
 @app.command()

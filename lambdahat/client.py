@@ -203,6 +203,10 @@ class Client:
         """Ask a job to stop; what it has found already stays."""
         return self._post(f"/v1/jobs/{_id(job)}/cancel", Job, None, idempotent=True)
 
+    def retry(self, job: str | Job) -> Job:
+        """Run again what failed or was cancelled of a job; what succeeded stays."""
+        return self._post(f"/v1/jobs/{_id(job)}/retry", Job, None, idempotent=True)
+
     def wait(
         self,
         job: str | Job,

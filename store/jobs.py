@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import RowMapping, insert, select, text, update
+from sqlalchemy import RowMapping, delete, insert, select, text, update
 from sqlalchemy.orm import Session
 
 from llc.errors import InputError
@@ -17,11 +17,13 @@ from llc.models import MODEL_SPEC
 from llc.patterns import matching
 from llc.settings import AutoLLCSettings, ChainSettings, JobSettings, MeasureSettings
 from store.datasets import check_fits
+from store.errors import ConflictError
 from store.ids import new_id
 from store.owned import find
-from store.tables import JOB_STATES, Checkpoint, Dataset, Event, Job, Model, Series, Shard
+from store.tables import JOB_STATES, Checkpoint, Dataset, Event, Job, Model, Series, Shard, Stage
 
 ENDED = ("succeeded", "failed", "cancelled")
+CHANNEL = "lambdahat_events"
 NEVER = datetime(9999, 1, 1, tzinfo=UTC)  # psycopg can't read PostgreSQL's 'infinity'
 
 
@@ -128,6 +130,41 @@ def request_cancel(session: Session, job: Job) -> None:
     session.refresh(job)
 
 
+_AGAIN = text(
+    """
+    UPDATE shards
+    SET state = 'queued', attempt = 0, error = NULL, finished_at = NULL, dispatched_at = NULL, work_done = 0,
+        run_at = CASE
+            WHEN kind = 'stages' THEN :never
+            WHEN kind = 'measure' AND EXISTS (SELECT 1 FROM shards p WHERE p.job_id = :job AND p.kind = 'calibrate'
+                                              AND p.state <> 'succeeded') THEN :never
+            ELSE now()
+        END
+    WHERE job_id = :job AND (state IN ('failed', 'cancelled') OR kind = 'stages')
+    """
+)
+
+
+def retry(session: Session, job: Job) -> None:
+    """Run again what failed or was cancelled; what succeeded stays. A no-op where there is nothing to run again.
+
+    Raises: ConflictError `job_ending` while a job that is to be cancelled has not ended.
+    """
+    lock(session, job.id)
+    session.refresh(job)
+    if job.cancel_requested_at is not None and job.state not in ENDED:
+        raise ConflictError("job_ending", f"job '{job.id}' is being cancelled", "try again when it has ended")
+    undone = Shard.job_id == job.id, Shard.state.in_(("failed", "cancelled"))
+    if session.scalars(select(Shard.id).where(*undone).limit(1)).first() is None:
+        return
+    session.execute(delete(Stage).where(Stage.job_id == job.id))  # they are read again when all is done
+    session.execute(_AGAIN, {"job": job.id, "never": NEVER})
+    ended = {"state": "queued", "finished_at": None, "error": None, "cancel_requested_at": None}
+    session.execute(update(Job).where(Job.id == job.id).values(**ended))
+    event(session, job.id, "job.retried", {})
+    session.refresh(job)
+
+
 def progress(session: Session, job_ids: Sequence[str]) -> dict[str, Progress]:
     """How far these jobs are; a job that doesn't exist has no entry."""
     rows = session.execute(
@@ -229,6 +266,9 @@ def settle(session: Session, job_id: str) -> None:
 
 
 def event(session: Session, job_id: str, kind: str, data: dict[str, Any]) -> None:
-    """Write down that something happened to a job."""
+    """Write down that something happened to a job, and tell who listens. The job's row is locked, or new: so the events
+    of a job are committed in the order of their ids.
+    """
     tenant_id = select(Job.tenant_id).where(Job.id == job_id).scalar_subquery()
     session.execute(insert(Event).values(tenant_id=tenant_id, job_id=job_id, kind=kind, data=data))
+    session.execute(text("SELECT pg_notify(:channel, :job)"), {"channel": CHANNEL, "job": job_id})

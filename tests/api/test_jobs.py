@@ -2,12 +2,13 @@
 
 import csv
 import io
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from llc.settings import JobSettings
@@ -42,7 +43,7 @@ def _checkpoints(lab: Lab, job: str) -> list[dict[str, Any]]:
     return lab.get(f"/v1/series/{lab.get(f'/v1/jobs/{job}').json()['series']}/checkpoints").json()["data"]
 
 
-def _results(checkpoint: str, steps: dict[str, int], llc: dict[int, float | None]) -> list[dict[str, Any]]:
+def _results(checkpoint: str, steps: dict[str, int], llc: Mapping[int, float | None]) -> list[dict[str, Any]]:
     value = llc[steps[checkpoint]]
     rest = {"checkpoint_id": checkpoint, "details": {"draws": [1, 2]}, "draws": None}
     verdict, reason = ("good", "") if value is not None else ("diverged", "the chains left")
@@ -158,6 +159,95 @@ def test_a_cancelled_job_ends_and_can_be_cancelled_again(lab: Lab, series: str) 
     assert response.json()["finished_at"] is not None
     again = lab.post(f"/v1/jobs/{job}/cancel")
     assert (again.status_code, again.json()) == (202, response.json())
+
+
+def fail(lab: Lab, job: str, ordinal: int) -> str:
+    """End a shard for good; its id."""
+    with Session(lab.engine) as session, session.begin():
+        (shard,) = session.scalars(select(Shard.id).where(Shard.job_id == job, Shard.ordinal == ordinal))
+        lease = leases.claim(session, shard, "worker", 30)
+        assert lease is not None
+        leases.fail(session, lease, {"code": "file_error", "detail": "the disk is gone"}, permanent=True)
+    return shard
+
+
+def states(lab: Lab, job: str) -> list[tuple[str, str, int]]:
+    """(kind, state, attempt) of every shard."""
+    with Session(lab.engine) as session:
+        shards = session.scalars(select(Shard).where(Shard.job_id == job).order_by(Shard.ordinal))
+        return [(shard.kind, shard.state, shard.attempt) for shard in shards]
+
+
+def end(lab: Lab, job: str, llc: Mapping[int, float | None]) -> None:
+    """What is due of a job, as `work`."""
+    steps = {checkpoint["id"]: checkpoint["step"] for checkpoint in _checkpoints(lab, job)}
+    with Session(lab.engine) as session, session.begin():
+        for shard in session.scalars(select(Shard).where(Shard.job_id == job).order_by(Shard.ordinal)).all():
+            if lease := leases.claim(session, shard.id, "worker", 30):
+                rows = [row for checkpoint in lease.checkpoint_ids for row in _results(checkpoint, steps, llc)]
+                leases.finish(session, lease, rows, [_stage(0, "plateau", None, 0, 100)] * (lease.kind == "stages"))
+
+
+def test_a_retried_job_runs_again_what_failed_and_nothing_else(lab: Lab, series: str) -> None:
+    llc = {0: 1.5, 10: 2.0, 100: 3.0}
+    job = lab.job(series, checkpoints_per_shard=1)
+    fail(lab, job, 1)
+    end(lab, job, llc)
+    failed = lab.get(f"/v1/jobs/{job}").json()
+    assert failed["state"] == "failed"
+    assert failed["error"]["first"]["code"] == "file_error"
+    before = lab.get(f"/v1/jobs/{job}/results").json()["data"]
+    assert len(before) == 4
+
+    again = lab.post(f"/v1/jobs/{job}/retry")
+    assert again.status_code == 202
+    assert (again.json()["state"], again.json()["error"], again.json()["finished_at"]) == ("queued", None, None)
+    measured = [("measure", "succeeded", 1), ("measure", "queued", 0), ("measure", "succeeded", 1)]
+    assert states(lab, job) == [*measured, ("stages", "queued", 0)]
+    end(lab, job, llc)
+    assert lab.get(f"/v1/jobs/{job}").json()["state"] == "succeeded"
+    after = lab.get(f"/v1/jobs/{job}/results").json()["data"]
+    assert [row for row in after if row in before] == before
+    assert len(after) == 6
+    assert lab.get(f"/v1/series/{series}/transitions", params={"job": job}).json()["data"] == []
+
+
+def test_a_cancelled_job_can_be_taken_up_again(lab: Lab, series: str) -> None:
+    job = lab.job(series, checkpoints_per_shard=1)
+    lab.post(f"/v1/jobs/{job}/cancel")
+    assert lab.post(f"/v1/jobs/{job}/retry").json()["state"] == "queued"
+    end(lab, job, {0: 1.5, 10: 2.0, 100: 3.0})
+    assert lab.get(f"/v1/jobs/{job}").json()["state"] == "succeeded"
+    kinds = [event["kind"] for event in lab.get(f"/v1/jobs/{job}/events").json()["data"]]
+    assert kinds[:4] == ["job.queued", "job.cancel_requested", "job.cancelled", "job.retried"]
+
+
+def test_a_pilot_that_failed_is_run_again_before_the_rest(lab: Lab, series: str) -> None:
+    job = lab.job(series, measures={"llc": "auto"}, checkpoints_per_shard=3)
+    fail(lab, job, 2)
+    assert lab.get(f"/v1/jobs/{job}").json()["state"] == "failed"
+    lab.post(f"/v1/jobs/{job}/retry")
+    assert {(kind, state) for kind, state, _ in states(lab, job)} == {
+        ("measure", "queued"),
+        ("stages", "queued"),
+        ("calibrate", "queued"),
+    }
+    with Session(lab.engine) as session:
+        due = session.scalars(select(Shard.kind).where(Shard.job_id == job, Shard.run_at <= func.now())).all()
+    assert due == ["calibrate"]
+
+
+def test_there_is_nothing_to_retry_in_a_job_that_goes_well(lab: Lab, series: str) -> None:
+    job = lab.job(series)
+    before = lab.everything()
+    assert lab.post(f"/v1/jobs/{job}/retry").json()["state"] == "queued"
+    assert lab.everything() == before
+    with Session(lab.engine) as session, session.begin():
+        shard = session.scalars(select(Shard.id).where(Shard.job_id == job, Shard.kind == "measure")).first()
+        assert shard is not None
+        assert leases.claim(session, shard, "worker", 30) is not None
+    lab.post(f"/v1/jobs/{job}/cancel")
+    assert refused(lab.post(f"/v1/jobs/{job}/retry"), 409, "job_ending")["hint"]
 
 
 def test_events_tell_what_happened(lab: Lab, series: str) -> None:

@@ -1,5 +1,5 @@
-"""Faults in the middle of jobs. These end all the same, with exactly one result for each checkpoint and measure, and with
-the numbers of a job that nobody disturbed. `make soak` does this for long.
+"""Faults in the middle of jobs. These end all the same, with exactly one result for each checkpoint and measure, and
+with the numbers of a job that nobody disturbed. `make soak` does this for long.
 """
 
 from typing import Any
