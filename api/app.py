@@ -24,6 +24,7 @@ from api import (
 )
 from api.dependencies import State
 from api.middleware import BodyLimit, RequestLog
+from api.streams import Announcements
 from store.blobs import BlobStore
 from store.database import connect
 from store.settings import StoreSettings
@@ -36,12 +37,13 @@ def create_app() -> FastAPI:
     logs.join_standard_log()
     settings = StoreSettings.model_validate({})
     engine = connect(settings.database_url, seconds=settings.database_seconds)
-    shared = State(settings, engine, BlobStore(settings.blob_dir))
+    shared = State(settings, engine, BlobStore(settings.blob_dir), Announcements(settings.database_url))
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await run_in_threadpool(shared.blobs.remove_abandoned, ABANDONED_SECONDS)
         yield
+        await shared.announcements.end()
         shared.engine.dispose()
 
     app = FastAPI(title="lambdahat", version=openapi.VERSION, description=openapi.DESCRIPTION, lifespan=lifespan)

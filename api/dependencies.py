@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from api.problems import ForbiddenError
+from api.streams import Announcements
 from store.blobs import BlobStore
 from store.errors import UnauthorizedError
 from store.keys import Scope, find_key
@@ -25,6 +26,7 @@ class State:
     settings: StoreSettings
     engine: Engine
     blobs: BlobStore
+    announcements: Announcements
 
     @contextmanager
     def session(self) -> Iterator[Session]:

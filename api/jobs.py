@@ -2,22 +2,25 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
-from api.dependencies import Reader, Shared, Writer
+from api.dependencies import Reader, Shared, State, Writer
 from api.fields import Estimate, Id, Step, Timestamp
 from api.paging import After, Limit, Page, page, position
 from api.problems import RESPONSES
+from api.streams import Message, stream
 from llc.settings import JobSettings
 from store import jobs
 from store.owned import find, newest
 from store.results import events, results
-from store.tables import Event, Job, Result, Series
+from store.tables import Job, Result, Series
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses=RESPONSES)
 
@@ -26,7 +29,11 @@ _EXAMPLE = {
     "measures": {"loss": {}, "llc": {"gamma": 100.0, "num_chains": 4, "num_draws": 200}, "hessian": {}},
 }
 
-State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+JobState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+
+EVENT_STREAM = "text/event-stream"
+MAX_EVENTS = 1000
+"""Of one look."""
 
 
 class NewJob(JobSettings):
@@ -46,7 +53,7 @@ class ProgressOut(BaseModel):
     done: int = Field(description="Row-steps done: a row is one chain at one checkpoint.")
     total: int
     fraction: float
-    shards: dict[State, int]
+    shards: dict[JobState, int]
     rate: float | None = Field(description="Row-steps per second.")
     seconds_left: float | None
 
@@ -69,7 +76,7 @@ class JobOut(BaseModel):
 
     id: str
     series: str
-    state: State
+    state: JobState
     settings: JobSettings
     plan: PlanOut | None = Field(
         description="How rows go through the model; null until it is measured. The same job again has the same."
@@ -220,21 +227,53 @@ def retry_job(job_id: str, key: Writer, shared: Shared) -> JobOut:
         return _show(session, [job])[0]
 
 
-@router.get("/{job_id}/events", summary="What happened to a job, in order")
+@router.get(
+    "/{job_id}/events",
+    summary="What happened to a job, in order",
+    response_model=Events,
+    responses={
+        200: {"content": {EVENT_STREAM: {"schema": {"type": "string"}}}},
+        204: {"description": "As a stream: the job has ended, and you know all its events."},
+    },
+)
 def list_events(
     job_id: str,
+    request: Request,
     key: Reader,
     shared: Shared,
     after: Annotated[int, Query(ge=0, lt=2**63, description="Id of the last event that you know.")] = 0,
     limit: Limit = 1000,
-) -> Events:
+    last_event_id: Annotated[int | None, Header(ge=0, lt=2**63, description="As `after`, of a stream.")] = None,
+) -> Events | Response:
+    """With `Accept: text/event-stream` a stream, which goes on until the job has ended, with its progress between."""
+    after = after if last_event_id is None else last_event_id
     with shared.session() as session:
         job = find(session, Job, key.tenant_id, job_id)
-        return Events(data=[_show_event(event) for event in events(session, job.id, after, limit)])
+        found = [EventOut.model_validate(event) for event in events(session, job.id, after, limit)]
+        if EVENT_STREAM not in request.headers.get("Accept", ""):
+            return Events(data=found)
+        if job.state in jobs.ENDED and not found:
+            return Response(status_code=204)
+    read = partial(_look, shared, job_id)
+    return StreamingResponse(
+        stream(shared.announcements, job_id, after, read),
+        media_type=EVENT_STREAM,
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )
 
 
-def _show_event(event: Event) -> EventOut:
-    return EventOut.model_validate(event)
+def _look(shared: State, job_id: str, after: int) -> tuple[list[Message], bool]:
+    """The events of a job after one, its progress, and whether these were the last of them. The job may be gone."""
+    with shared.session() as session:
+        job = session.get(Job, job_id)
+        if job is None:
+            return [], True
+        found = [EventOut.model_validate(event) for event in events(session, job_id, after, MAX_EVENTS)]
+        (shown,) = _show(session, [job])
+    messages: list[Message] = [(event.id, event.kind, event.model_dump_json()) for event in found]
+    if shown.state == "running":
+        messages.append((None, "progress", shown.progress.model_dump_json()))
+    return messages, shown.state in jobs.ENDED and len(found) < MAX_EVENTS
 
 
 @router.get("/{job_id}/results", summary="What was found at each checkpoint")

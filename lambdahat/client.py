@@ -239,6 +239,19 @@ class Client:
             yield from map(Event.model_validate, page)
             after = page[-1]["id"]
 
+    def follow(self, job: str | Job, after: int = 0) -> Iterator[Event]:
+        """What happens to a job as it happens, from its first event, or from the one after `after`, until it has ended.
+        A connection that breaks is made again, and no event is missed or told twice.
+
+        Raises: ServerUnreachableError when that does not succeed.
+        """
+        while (messages := self._http.events(f"/v1/jobs/{_id(job)}/events", after)) is not None:
+            for message in messages:
+                if message.id is not None:
+                    event = Event.model_validate_json(message.data)
+                    after = event.id
+                    yield event
+
     def results(self, job: str | Job) -> Iterator[Result]:
         """What a job found, by step, then measure."""
         return self._pages(f"/v1/jobs/{_id(job)}/results", Result)

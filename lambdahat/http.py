@@ -4,7 +4,8 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,16 @@ log = logging.getLogger(__name__)
 BUSY = frozenset({502, 503, 504})
 # The connection was never made, so the request was never read: it may be sent again whatever it asks for.
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+
+
+@dataclass(frozen=True)
+class Message:
+    """A server-sent event. id: to go on after it; None: it can't be resumed from."""
+
+    id: int | None
+    kind: str
+    data: str
+
 
 Content = Callable[[], Any]
 """Makes a request's body anew for every attempt."""
@@ -84,6 +95,26 @@ class Transport:
         finally:
             part.unlink(missing_ok=True)
 
+    def events(self, path: str, after: int) -> Iterator[Message] | None:
+        """Server-sent events after one, until the connection ends, whoever ended it; None when there will be no more.
+
+        Raises: as `send`.
+        """
+        headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
+        request = self._http.build_request("GET", path, headers=headers)
+
+        def attempt() -> httpx.Response:
+            response = self._http.send(request, stream=True)
+            if not response.is_success:
+                response.read()
+            return response
+
+        response = self._persist(attempt, repeatable=True)
+        if response.status_code == 204:
+            response.close()
+            return None
+        return _messages(response)
+
     def _persist(self, attempt: Callable[[], httpx.Response], repeatable: bool) -> httpx.Response:
         """Make a request until it succeeds or there is no point in it."""
         for number in range(self.retries + 1):
@@ -110,6 +141,20 @@ class Transport:
             f"no answer from {self.url}: {error or type(error).__name__}",
             "is it running? `lambdahat serve` starts one here; LAMBDAHAT_URL or --url says where it is",
         )
+
+
+def _messages(response: httpx.Response) -> Iterator[Message]:
+    fields: dict[str, str] = {}
+    with contextlib.closing(response), contextlib.suppress(httpx.TransportError):
+        for line in response.iter_lines():
+            name, _, value = line.partition(": ")
+            if line and name:
+                fields[name] = value
+            elif "data" in fields:
+                number = fields.get("id")
+                yield Message(None if number is None else int(number), fields.get("event", ""), fields["data"])
+            if not line:
+                fields = {}
 
 
 def api_error(response: httpx.Response) -> ApiError:
