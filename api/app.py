@@ -16,6 +16,7 @@ from api import (
     jobs,
     keys,
     logs,
+    metrics,
     models,
     openapi,
     pages,
@@ -48,7 +49,7 @@ def create_app() -> FastAPI:
 
     app = FastAPI(title="lambdahat", version=openapi.VERSION, description=openapi.DESCRIPTION, lifespan=lifespan)
     app.state.shared = shared
-    for resource in (keys, blobs, datasets, models, series, checkpoints, jobs, draws, curves, health, pages):
+    for resource in (keys, blobs, datasets, models, series, checkpoints, jobs, draws, curves, health, metrics, pages):
         app.include_router(resource.router)
     problems.install(app)
     openapi.install(app)

@@ -9,6 +9,7 @@ from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.metrics import REQUESTS
 from api.problems import render
 
 log = structlog.get_logger()
@@ -50,6 +51,8 @@ class RequestLog:
                 await problem(scope, receive, send_with_id)
             finally:
                 seconds = round(time.perf_counter() - start, 4)
+                route = getattr(scope.get("route"), "path", "none")
+                REQUESTS.labels(scope["method"], route, str(status)).observe(seconds)
                 log.info("request", method=scope["method"], path=scope["path"], status=status, seconds=seconds)
         return None
 

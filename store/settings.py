@@ -46,4 +46,7 @@ class StoreSettings(BaseSettings):
     )
     dispatch_window: int = Field(default=256, ge=1, description="Hints under way at once.")
     sweep_seconds: float = Field(default=0.5, gt=0, description="The sweeper looks this often.")
+    metrics_token: str | None = Field(
+        default=None, min_length=16, description="Who sends it is given /metrics; without one, callers on this machine."
+    )
     max_blob_bytes: int = Field(default=8 * 2**30, ge=1, description="Largest upload.")

@@ -279,4 +279,7 @@ class Event(Base):
     kind: Mapped[str]
     data: Mapped[JSON]
     created_at: Mapped[datetime] = _created_at()
-    __table_args__ = (Index(None, "job_id", "id"),)
+    __table_args__ = (
+        Index(None, "job_id", "id"),
+        Index("ix_events_lease_expired", "id", postgresql_where=text("data -> 'error' ->> 'code' = 'lease_expired'")),
+    )

@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -262,7 +262,7 @@ def main() -> int:
             wrong += bool(outcome.error)
             if arguments.out:
                 with arguments.out.open("a") as file:
-                    file.write(json.dumps(asdict(outcome)) + "\n")
+                    file.write(json.dumps(vars(outcome)) + "\n")
     return wrong
 
 

@@ -1,0 +1,60 @@
+"""What an operator wants to know of all tenants together, for `/metrics`. It counts whole tables."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+Counts = Sequence[tuple[tuple[str, ...], float]]
+"""(labels, number) of each."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Of one moment."""
+
+    jobs: Counts
+    """By state."""
+    shards: Counts
+    """By queue and state."""
+    queue_ages: Counts
+    """By queue: seconds that the oldest due shard has waited."""
+    claims: float
+    """Of shards, ever: attempts, and those given back."""
+    lease_expiries: float
+    row_steps: float
+    """Done, ever, as far as the shards are still there."""
+    blobs: float
+    blob_bytes: float
+
+
+def figures(session: Session) -> Figures:
+    """All of it."""
+
+    def counts(query: str) -> Counts:
+        return [(tuple(row[:-1]), float(row[-1])) for row in session.execute(text(query))]
+
+    ((_, claims), (_, row_steps)) = counts(
+        "SELECT 'claims', coalesce(sum(fence), 0) FROM shards"
+        " UNION ALL SELECT 'row-steps', coalesce(sum(work_done), 0) FROM shards"
+    )
+    ((_, blobs), (_, blob_bytes)) = counts(
+        "SELECT 'blobs', count(*) FROM blobs UNION ALL SELECT 'bytes', coalesce(sum(size), 0) FROM blobs"
+    )
+    ((_, lease_expiries),) = counts(
+        "SELECT '', count(*) FROM events WHERE data -> 'error' ->> 'code' = 'lease_expired'"
+    )
+    return Figures(
+        jobs=counts("SELECT state, count(*) FROM jobs GROUP BY state"),
+        shards=counts("SELECT queue, state, count(*) FROM shards GROUP BY queue, state"),
+        queue_ages=counts(
+            "SELECT queue, extract(epoch FROM now() - min(run_at)) FROM shards"
+            " WHERE state = 'queued' AND run_at <= now() GROUP BY queue"
+        ),
+        claims=claims,
+        lease_expiries=lease_expiries,
+        row_steps=row_steps,
+        blobs=blobs,
+        blob_bytes=blob_bytes,
+    )

@@ -1,0 +1,98 @@
+"""Figures for Prometheus: right, and for nobody else."""
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from store import leases
+from tests.api.conftest import serving
+from tests.api.lab import Lab, refused
+
+TOKEN = "a-token-of-an-operator"
+
+Figures = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+def figures(response: httpx.Response) -> Figures:
+    """(name, labels) → number."""
+    assert response.status_code == 200
+    assert response.headers["Content-Type"].startswith("text/plain")
+    families = text_string_to_metric_families(response.text)
+    return {(s.name, tuple(sorted(s.labels.items()))): s.value for family in families for s in family.samples}
+
+
+def change(before: Figures, after: Figures, name: str, **labels: str) -> float:
+    key = name, tuple(sorted(labels.items()))
+    return after.get(key, 0.0) - before.get(key, 0.0)
+
+
+def test_figures_follow_what_happens(lab: Lab, url: str) -> None:
+    before = figures(httpx.get(f"{url}/metrics"))
+    series = lab.series()
+    lab.checkpoint(series, 0)
+    job = lab.job(series)
+    (shard,) = [row[0] for row in _shards(lab, job)]
+    with Session(lab.engine) as session, session.begin():
+        lease = leases.claim(session, shard, "worker", 30)
+        assert lease is not None
+        leases.heartbeat(session, lease, 7, 30)
+        session.execute(
+            text("UPDATE shards SET lease_expires_at = now() - interval '1 second' WHERE id = :id"), {"id": shard}
+        )
+    with Session(lab.engine) as session, session.begin():
+        session.execute(text("SELECT 1"))
+        assert shard in leases.reap(session, 0)
+    after = figures(httpx.get(f"{url}/metrics"))
+    assert change(before, after, "lambdahat_jobs", state="running") == 1
+    assert change(before, after, "lambdahat_shards", queue="auto", state="queued") == 2
+    assert change(before, after, "lambdahat_claims_total") == 1
+    assert change(before, after, "lambdahat_lease_expiries_total") == 1
+    assert change(before, after, "lambdahat_row_steps_total") == 7
+    assert change(before, after, "lambdahat_blobs") >= 1
+    posted = {"method": "POST", "route": "/v1/jobs", "status": "202"}
+    assert change(before, after, "lambdahat_request_seconds_count", **posted) == 1
+    assert 0 < change(before, after, "lambdahat_request_seconds_sum", **posted) < 10
+
+
+def _shards(lab: Lab, job: str) -> list[tuple[str]]:
+    with Session(lab.engine) as session:
+        found = session.execute(text("SELECT id FROM shards WHERE job_id = :job AND kind = 'measure'"), {"job": job})
+        return [(row[0],) for row in found]
+
+
+def test_made_up_addresses_make_no_new_figures(url: str) -> None:
+    for name in ("a", "b", "c"):
+        httpx.get(f"{url}/v1/{name}")
+    routes = {dict(labels).get("route") for _, labels in figures(httpx.get(f"{url}/metrics"))}
+    assert "none" in routes
+    assert not routes & {"/v1/a", "/v1/b", "/v1/c"}
+
+
+def test_a_token_is_asked_for_if_there_is_one(environment: dict[str, str]) -> None:
+    with serving(environment | {"LAMBDAHAT_METRICS_TOKEN": TOKEN}) as url:
+        for wrong in ({}, {"Authorization": "Bearer x"}, {"Authorization": TOKEN}):
+            refused(httpx.get(f"{url}/metrics", headers=wrong), 401, "unauthorized")
+        assert figures(httpx.get(f"{url}/metrics", headers={"Authorization": f"Bearer {TOKEN}"}))
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1"])
+def test_without_one_other_machines_are_refused(environment: dict[str, str], host: str) -> None:
+    """As the server sees a caller behind a proxy that says who called."""
+    import asyncio
+
+    from api.app import create_app
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        app = create_app()
+
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(app, client=(host, 1))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return await client.get("/metrics")
+
+    refused(asyncio.run(ask()), 401, "unauthorized")
+    app.state.shared.engine.dispose()
