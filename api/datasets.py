@@ -6,8 +6,9 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 from pydantic.config import JsonDict
 
-from api.dependencies import Reader, Shared, Writer
+from api.dependencies import Reader, Shared
 from api.fields import Body, Id, Name, Sha256, Timestamp
+from api.once import Once
 from api.paging import After, Limit, Page, page, position
 from api.problems import RESPONSES
 from llc.data import ArrayInfo
@@ -54,10 +55,12 @@ def _show(rows: Sequence[Dataset]) -> list[DatasetOut]:
 
 
 @router.post("", summary="Make a data set of an uploaded file", status_code=201)
-def post_dataset(body: NewDataset, key: Writer, shared: Shared) -> DatasetOut:
-    with shared.session() as session:
-        dataset = create_dataset(session, shared.blobs, key.tenant_id, body.name, body.blob)
-        return DatasetOut.model_validate(dataset)
+def post_dataset(body: NewDataset, shared: Shared, once: Once) -> DatasetOut:
+    return once(
+        lambda session: DatasetOut.model_validate(
+            create_dataset(session, shared.blobs, once.tenant_id, body.name, body.blob)
+        )
+    )
 
 
 @router.get("", summary="List data sets, newest first")

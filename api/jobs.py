@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from api.dependencies import Reader, Shared, State, Writer
 from api.fields import Estimate, Id, Step, Timestamp
+from api.once import Once
 from api.paging import After, Limit, Page, page, position
 from api.problems import RESPONSES
 from api.streams import Message, stream
@@ -180,12 +181,14 @@ def _show_results(rows: Sequence[Row[Result, int]]) -> list[ResultOut]:
 
 
 @router.post("", summary="Run measures over a series", status_code=202)
-def post_job(body: NewJob, response: Response, key: Writer, shared: Shared) -> JobOut:
-    with shared.session() as session:
-        series = find(session, Series, key.tenant_id, body.series, lock="keep")
-        job = jobs.create_job(session, key.tenant_id, series, body.settings())
+def post_job(body: NewJob, response: Response, once: Once) -> JobOut:
+    def create(session: Session) -> JobOut:
+        series = find(session, Series, once.tenant_id, body.series, lock="keep")
+        job = jobs.create_job(session, once.tenant_id, series, body.settings())
         response.headers["Location"] = f"/v1/jobs/{job.id}"
         return _show(session, [job])[0]
+
+    return once(create)
 
 
 @router.get("", summary="List jobs, newest first")

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from api.dependencies import Reader, Shared, Writer
+from api.dependencies import Reader, Shared
 from api.fields import Body, Id, Name, Timestamp
+from api.once import Once
 from api.paging import After, Limit, Page, page, position
 from api.problems import RESPONSES
 from llc.layout import Layout
@@ -88,9 +89,8 @@ def _show_all(rows: Sequence[Model]) -> list[ModelOut]:
 
 
 @router.post("/models", summary="Describe a model", status_code=201)
-def post_model(body: NewModel, key: Writer, shared: Shared) -> ModelOut:
-    with shared.session() as session:
-        return _show(create_model(session, key.tenant_id, body.name, body.spec))
+def post_model(body: NewModel, once: Once) -> ModelOut:
+    return once(lambda session: _show(create_model(session, once.tenant_id, body.name, body.spec)))
 
 
 @router.post("/models:validate", summary="See what parameters a model would have")

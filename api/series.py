@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from api.dependencies import Reader, Shared, Writer
 from api.fields import Body, Id, Name, Tags, Timestamp
+from api.once import Once
 from api.paging import After, Limit, Page, page, position
 from api.problems import RESPONSES
 from store.owned import find, newest
@@ -77,10 +78,12 @@ def _show(session: Session, rows: Sequence[Series]) -> list[SeriesOut]:
 
 
 @router.post("", summary="Start a series", status_code=201)
-def post_series(body: NewSeries, key: Writer, shared: Shared) -> SeriesOut:
-    with shared.session() as session:
-        series = create_series(session, key.tenant_id, body.name, body.model, body.dataset, body.tags)
+def post_series(body: NewSeries, once: Once) -> SeriesOut:
+    def create(session: Session) -> SeriesOut:
+        series = create_series(session, once.tenant_id, body.name, body.model, body.dataset, body.tags)
         return _show(session, [series])[0]
+
+    return once(create)
 
 
 @router.get("", summary="List series, newest first")

@@ -4,6 +4,7 @@ import hashlib
 import math
 import os
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
@@ -321,7 +322,9 @@ class Client:
         return kind.model_validate(self._http.json("GET", path))
 
     def _post(self, path: str, kind: type[T], body: Any, *, idempotent: bool = False) -> T:
-        return kind.model_validate(self._http.json("POST", path, json=body, idempotent=idempotent))
+        """idempotent: by its nature; otherwise by a key, under which the server does it once."""
+        headers = {} if idempotent else {"Idempotency-Key": uuid.uuid4().hex}
+        return kind.model_validate(self._http.json("POST", path, json=body, idempotent=True, headers=headers))
 
     def _pages(self, path: str, kind: type[T], **params: Any) -> Iterator[T]:
         after: str | None = None

@@ -16,6 +16,9 @@ from lambdahat.errors import ApiError, ServerUnreachableError
 log = logging.getLogger(__name__)
 
 BUSY = frozenset({502, 503, 504})
+BUSY_CODES = frozenset({"request_in_flight"})
+"""A request that was sent again while the first is still being answered."""
+
 # The connection was never made, so the request was never read: it may be sent again whatever it asks for.
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
@@ -128,8 +131,9 @@ class Transport:
             else:
                 if response.is_success:
                     return response
-                if last or not repeatable or response.status_code not in BUSY:
-                    raise api_error(response)
+                error = api_error(response)
+                if last or not repeatable or (error.status not in BUSY and error.code not in BUSY_CODES):
+                    raise error
                 reason = f"{response.request.method} {response.request.url}: status {response.status_code}"
             pause = min(0.2 * 2**number, 5.0) * random.uniform(0.75, 1.25)
             log.debug("%s; again in %.1f s", reason, pause)

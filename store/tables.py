@@ -283,3 +283,17 @@ class Event(Base):
         Index(None, "job_id", "id"),
         Index("ix_events_lease_expired", "id", postgresql_where=text("data -> 'error' ->> 'code' = 'lease_expired'")),
     )
+
+
+class IdempotencyKey(Base):
+    """What was answered to a request with this key. fingerprint: of the request."""
+
+    __tablename__ = "idempotency_keys"
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id", ondelete="CASCADE"), primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    fingerprint: Mapped[str]
+    status: Mapped[int] = mapped_column(Integer)
+    headers: Mapped[dict[str, str]] = mapped_column(JSONB)
+    body: Mapped[str]
+    created_at: Mapped[datetime] = _created_at()
+    __table_args__ = (Index(None, "created_at"),)

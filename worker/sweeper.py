@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from store import leases
+from store import idempotency, leases
 from store.database import connect
 from store.settings import StoreSettings
 
@@ -20,10 +20,12 @@ log = logging.getLogger(__name__)
 
 
 def sweep(engine: Engine, settings: StoreSettings) -> None:
-    """One round: reap, then dispatch. Every step is its own transaction, and hints are sent after the commit."""
+    """One round: reap, tidy, dispatch. Every step is its own transaction, and hints are sent after the commit."""
     with Session(engine) as session, session.begin():
         for shard_id in leases.reap(session, settings.lease_seconds):
             log.warning("shard %s: its worker was not heard of any more", shard_id)
+    with Session(engine) as session, session.begin():
+        idempotency.forget_old(session)
     with Session(engine) as session, session.begin():
         due = leases.dispatch(session, settings.dispatch_again_seconds, settings.dispatch_window)
     unsent = [hint.shard_id for hint in due if not _send(hint, settings.dispatch_again_seconds)]
