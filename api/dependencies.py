@@ -64,3 +64,4 @@ def _require(scope: Scope) -> Callable[..., ApiKey]:
 
 Reader = Annotated[ApiKey, Depends(_require("read"))]
 Writer = Annotated[ApiKey, Depends(_require("write"))]
+Admin = Annotated[ApiKey, Depends(_require("admin"))]

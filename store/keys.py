@@ -59,6 +59,13 @@ def revoke_key(session: Session, key_id: str) -> None:
         raise NotFoundError("key", key_id)
 
 
+def is_last_admin(session: Session, key: ApiKey) -> bool:
+    """Whether no other key of the tenant could make keys. Until the transaction ends, no other key can be revoked."""
+    others = select(ApiKey).where(ApiKey.tenant_id == key.tenant_id, ApiKey.revoked_at.is_(None)).with_for_update()
+    admins = [other.id for other in session.scalars(others) if "admin" in other.scopes]
+    return admins == [key.id]
+
+
 def has_key(session: Session, tenant_id: str) -> bool:
     """Whether a tenant has a key that works."""
     return (

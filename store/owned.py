@@ -8,9 +8,9 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from store.errors import NotFoundError
-from store.tables import Dataset, Job, Model, Series
+from store.tables import ApiKey, Dataset, Job, Model, Series
 
-Owned = TypeVar("Owned", Dataset, Model, Series, Job)
+Owned = TypeVar("Owned", ApiKey, Dataset, Model, Series, Job)
 
 _ID = re.compile(r"[a-z]{3}_[0-9a-f]{32}")
 
@@ -33,7 +33,7 @@ def find(
             query = query.with_for_update(read=lock == "keep", key_share=lock == "keep")
         row = session.scalar(query)
     if row is None:
-        raise NotFoundError(table.__name__.lower(), row_id[:100])
+        raise NotFoundError("API key" if table is ApiKey else table.__name__.lower(), row_id[:100])
     return row
 
 

@@ -1,5 +1,7 @@
 """Who may do what."""
 
+from typing import Any
+
 import httpx
 import pytest
 from sqlalchemy import select
@@ -7,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from store import keys
 from store.tables import ApiKey
-from tests.api.lab import Lab, refused
+from tests.api.lab import SPEC, Lab, refused
 
 
 def ask(lab: Lab, authorization: str | None, method: str = "GET", path: str = "/v1/whoami") -> httpx.Response:
@@ -90,3 +92,65 @@ def test_only_a_hash_of_the_secret_is_stored(lab: Lab) -> None:
 def test_the_checksum_never_changes() -> None:
     """Keys that were given out must stay valid."""
     assert keys.checksum("lh_0_0") == "3IOAFf"
+
+
+def make(lab: Lab, *scopes: str) -> dict[str, Any]:
+    response = lab.post("/v1/api-keys", json={"name": "another", "scopes": list(scopes)})
+    assert response.status_code == 201
+    return response.json()
+
+
+def test_a_key_is_made_shown_once_used_and_revoked(lab: Lab) -> None:
+    made = make(lab, "read")
+    assert ask(lab, f"Bearer {made['key']}").json()["key"] == {"id": made["id"], "name": "another", "scopes": ["read"]}
+    listed = lab.get("/v1/api-keys").json()["data"]
+    assert [key["id"] for key in listed] == [made["id"], f"key_{lab.api_key.split('_')[1]}"]
+    assert listed[0] == {name: value for name, value in made.items() if name != "key"}
+    secret = made["key"].split("_")[2]
+    assert secret[:32] not in str(listed)
+    with Session(lab.engine) as session:
+        kept = session.get_one(ApiKey, made["id"])
+        assert secret[:32] not in str(vars(kept))
+    assert lab.delete(f"/v1/api-keys/{made['id']}").status_code == 204
+    assert "revoked" in refused(ask(lab, f"Bearer {made['key']}"), 401, "unauthorized")["detail"]
+    assert lab.get("/v1/api-keys").json()["data"][0]["revoked_at"] is not None
+    assert lab.delete(f"/v1/api-keys/{made['id']}").status_code == 204
+
+
+@pytest.mark.parametrize(
+    ("scopes", "may_read", "may_write"), [(["read"], True, False), (["read", "write"], True, True)]
+)
+def test_a_key_may_do_what_its_scopes_say(lab: Lab, scopes: list[str], may_read: bool, may_write: bool) -> None:
+    key = make(lab, *scopes)["key"]
+    headers = {"Authorization": f"Bearer {key}"}
+    assert lab.get("/v1/series", headers=headers).is_success == may_read
+    body = {"name": "m", "spec": SPEC}
+    posted = lab.post("/v1/models", json=body, headers=headers)
+    assert posted.is_success == may_write
+    for response in (
+        lab.post("/v1/api-keys", json={"name": "x", "scopes": ["admin"]}, headers=headers),
+        lab.get("/v1/api-keys", headers=headers),
+        lab.delete(f"/v1/api-keys/key_{lab.api_key.split('_')[1]}", headers=headers),
+    ):
+        assert "admin" in refused(response, 403, "forbidden")["detail"]
+
+
+def test_the_last_key_that_makes_keys_stays(lab: Lab) -> None:
+    mine = f"key_{lab.api_key.split('_')[1]}"
+    make(lab, "read", "write")
+    assert refused(lab.delete(f"/v1/api-keys/{mine}"), 409, "last_admin_key")["hint"]
+    make(lab, "admin")
+    assert lab.delete(f"/v1/api-keys/{mine}").status_code == 204
+    refused(lab.get("/v1/whoami"), 401, "unauthorized")
+
+
+def test_another_tenants_key_is_not_there(lab: Lab, other_lab: Lab) -> None:
+    made = make(other_lab, "read")
+    refused(lab.delete(f"/v1/api-keys/{made['id']}"), 404, "not_found")
+    assert ask(lab, f"Bearer {made['key']}").status_code == 200
+    assert len(lab.get("/v1/api-keys").json()["data"]) == 1
+
+
+@pytest.mark.parametrize("scopes", [[], ["root"], ["read"] * 4, "read", None])
+def test_scopes_that_there_are_not(lab: Lab, scopes: Any) -> None:
+    refused(lab.post("/v1/api-keys", json={"name": "x", "scopes": scopes}), 422, "invalid_request")
