@@ -66,11 +66,6 @@ class ChildProcess:
             raise ChildDiedError(self._last_words())
         return json.loads(line)
 
-    def dismiss(self) -> None:
-        """Let it end by itself: it has nothing to do and will be given nothing more."""
-        assert self._process.stdin
-        self._process.stdin.close()
-
     def kill(self) -> None:
         """End it at once."""
         self._process.kill()
@@ -86,7 +81,6 @@ class ChildProcess:
             for line in lines:
                 self._lines.put(line)
         self._lines.put("")
-        self._process.wait()  # one that was dismissed leaves no zombie
 
     def _read_errors(self) -> None:
         assert self._process.stderr

@@ -85,7 +85,7 @@ class Supervisor:
         self._engine.dispose()
         while True:
             try:
-                self._idle.get_nowait().dismiss()
+                self._idle.get_nowait().kill()
             except queue.Empty:
                 return
 
