@@ -352,7 +352,7 @@ def _fail(session: Session, shard_id: str, fence: int, job_id: str, error: dict[
             SET state = CASE WHEN :cancelled THEN 'cancelled'
                              WHEN :permanent OR attempt >= max_attempts THEN 'failed' ELSE 'queued' END,
                 finished_at = CASE WHEN :cancelled OR :permanent OR attempt >= max_attempts THEN now() END,
-                run_at = now() + make_interval(secs => least(:most, power(2, attempt - 1)::float8)),
+                run_at = now() + make_interval(secs => least(:most, power(2, attempt - 2)::float8)),
                 dispatched_at = NULL, lease_owner = NULL, lease_expires_at = NULL, error = :error
             WHERE id = :shard AND fence = :fence AND state = 'running'
             RETURNING state, attempt
