@@ -35,16 +35,12 @@ def figures(session: Session) -> Figures:
     def counts(query: str) -> Counts:
         return [(tuple(row[:-1]), float(row[-1])) for row in session.execute(text(query))]
 
-    ((_, claims), (_, row_steps)) = counts(
-        "SELECT 'claims', coalesce(sum(fence), 0) FROM shards"
-        " UNION ALL SELECT 'row-steps', coalesce(sum(work_done), 0) FROM shards"
-    )
-    ((_, blobs), (_, blob_bytes)) = counts(
-        "SELECT 'blobs', count(*) FROM blobs UNION ALL SELECT 'bytes', coalesce(sum(size), 0) FROM blobs"
-    )
-    ((_, lease_expiries),) = counts(
-        "SELECT '', count(*) FROM events WHERE data -> 'error' ->> 'code' = 'lease_expired'"
-    )
+    def one_row(query: str) -> Sequence[float]:
+        return [float(number) for number in session.execute(text(query)).one()]
+
+    claims, row_steps = one_row("SELECT coalesce(sum(fence), 0), coalesce(sum(work_done), 0) FROM shards")
+    blobs, blob_bytes = one_row("SELECT count(*), coalesce(sum(size), 0) FROM blobs")
+    (lease_expiries,) = one_row("SELECT count(*) FROM events WHERE data -> 'error' ->> 'code' = 'lease_expired'")
     return Figures(
         jobs=counts("SELECT state, count(*) FROM jobs GROUP BY state"),
         shards=counts("SELECT queue, state, count(*) FROM shards GROUP BY queue, state"),

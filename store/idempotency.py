@@ -5,7 +5,7 @@ The answer is kept in the transaction of what was done: so both are there, or ne
 
 from dataclasses import dataclass
 
-from sqlalchemy import delete, func, select, text
+from sqlalchemy import delete, func, text
 from sqlalchemy.orm import Session
 
 from llc.errors import InputError
@@ -34,9 +34,7 @@ def begin(session: Session, tenant_id: str, key: str, fingerprint: str) -> Answe
         raise ConflictError(
             "request_in_flight", "the request of this Idempotency-Key is being answered", "try again in a second"
         )
-    found = session.scalars(
-        select(IdempotencyKey).where(IdempotencyKey.tenant_id == tenant_id, IdempotencyKey.key == key)
-    ).first()
+    found = session.get(IdempotencyKey, (tenant_id, key))
     if found is None:
         return None
     if found.fingerprint != fingerprint:

@@ -22,6 +22,12 @@ from store.tables import Shard
 
 MAX_BACKOFF_SECONDS = 60.0
 
+_UNHARMED = """
+    state = 'queued', attempt = attempt - 1, run_at = now(), dispatched_at = NULL, lease_owner = NULL,
+    lease_expires_at = NULL
+"""
+"""What becomes of a shard that is given back: due at once, and no attempt is counted."""
+
 
 class LeaseLostError(Exception):
     """The shard is no longer ours: its lease ran out and was given to another, or it was ended."""
@@ -210,10 +216,8 @@ def release(session: Session, lease: Lease) -> None:
         return stop(session, lease)
     session.execute(
         text(
-            """
-            UPDATE shards
-            SET state = 'queued', attempt = attempt - 1, run_at = now(), dispatched_at = NULL, lease_owner = NULL,
-                lease_expires_at = NULL
+            f"""
+            UPDATE shards SET {_UNHARMED}
             WHERE id = :shard AND fence = :fence AND state = 'running'
             """
         ),
@@ -226,10 +230,8 @@ def give_back(session: Session, shard_id: str, owner: str) -> None:
     """Undo a claim of which its owner never heard, if it took place."""
     session.execute(
         text(
-            """
-            UPDATE shards
-            SET state = 'queued', attempt = attempt - 1, run_at = now(), dispatched_at = NULL, lease_owner = NULL,
-                lease_expires_at = NULL
+            f"""
+            UPDATE shards SET {_UNHARMED}
             WHERE id = :shard AND lease_owner = :owner AND state = 'running'
             """
         ),

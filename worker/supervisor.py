@@ -32,7 +32,7 @@ from worker.process import ChildDiedError, ChildProcess
 
 log = logging.getLogger(__name__)
 
-WRITE_AGAIN_SECONDS = 1.0
+AGAIN_SECONDS = 1.0
 
 T = TypeVar("T")
 
@@ -200,15 +200,20 @@ class Supervisor:
                 self._heartbeat(lease, done)
                 next_heartbeat = time.monotonic() + settings.heartbeat_seconds
 
-    def _patiently(self, act: Callable[[Session], T]) -> T:
-        """Do something in a transaction, however long the database is away."""
+    def _patiently(self, act: Callable[[Session], T], *, to_the_end: bool = False) -> T:
+        """Do something in a transaction, however long the database is away. to_the_end: even if this worker is to end.
+
+        Raises: _StoppingError.
+        """
         while True:
             try:
                 with Session(self._engine) as session, session.begin():
                     return act(session)
             except OperationalError as error:
                 log.warning("trying again, the database is away: %s", error)
-                if self.stopping.wait(WRITE_AGAIN_SECONDS):
+                if to_the_end:
+                    time.sleep(AGAIN_SECONDS)
+                elif self.stopping.wait(AGAIN_SECONDS):
                     raise _StoppingError from None
 
     def _heartbeat(self, lease: Lease, done: int) -> None:
@@ -223,21 +228,13 @@ class Supervisor:
             raise _CancelledError
 
     def _write(self, lease: Lease, act: Callable[[Session], None]) -> None:
-        """Say how a lease ended, however long the database is away."""
-        while True:
-            try:
-                with Session(self._engine) as session, session.begin():
-                    act(session)
-                return
-            except LeaseLostError:
-                with Session(self._engine) as session:
-                    # An earlier try of ours may have been committed although its answer was lost.
-                    if not leases.is_finished(session, lease):
-                        log.warning("shard %s: the lease was lost at the end; nothing written", lease.shard_id)
-                return
-            except OperationalError as error:
-                log.warning("shard %s: trying again to write its end: %s", lease.shard_id, error)
-                time.sleep(WRITE_AGAIN_SECONDS)
+        """Say how a lease ended."""
+        try:
+            self._patiently(act, to_the_end=True)
+        except LeaseLostError:
+            # An earlier try of ours may have been committed although its answer was lost.
+            if not self._patiently(partial(leases.is_finished, lease=lease), to_the_end=True):
+                log.warning("shard %s: the lease was lost at the end; nothing written", lease.shard_id)
 
     def _child(self) -> ChildProcess:
         while True:

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -24,19 +24,16 @@ def estimate(value: float | None, std_error: float | None = 0.5) -> dict[str, fl
     return {"value": value, "std_error": std_error}
 
 
-def work(lab: Lab, job: str, llc: dict[int, float | None]) -> None:
-    """End every shard of a job as a worker does: with a loss, the given llc, and one transition."""
+def work(lab: Lab, job: str, llc: Mapping[int, float | None], stages: Sequence[dict[str, Any]] | None = None) -> None:
+    """End every shard of a job that is due as a worker does: with a loss, the given llc, and stages."""
     steps = {checkpoint["id"]: checkpoint["step"] for checkpoint in _checkpoints(lab, job)}
-    stages: list[dict[str, Any]] = [
-        _stage(0, "plateau", None, 0, 10),
-        _stage(1, "transition", "B", 10, 100),
-    ]
+    if stages is None:
+        stages = [_stage(0, "plateau", None, 0, 10), _stage(1, "transition", "B", 10, 100)]
     with Session(lab.engine) as session, session.begin():
         for shard in session.scalars(select(Shard).where(Shard.job_id == job).order_by(Shard.ordinal)).all():
-            lease = leases.claim(session, shard.id, "worker", 30)
-            assert lease is not None
-            results = [row for checkpoint in lease.checkpoint_ids for row in _results(checkpoint, steps, llc)]
-            leases.finish(session, lease, results, stages if lease.kind == "stages" else [])
+            if lease := leases.claim(session, shard.id, "worker", 30):
+                results = [row for checkpoint in lease.checkpoint_ids for row in _results(checkpoint, steps, llc)]
+                leases.finish(session, lease, results, stages if lease.kind == "stages" else [])
 
 
 def _checkpoints(lab: Lab, job: str) -> list[dict[str, Any]]:
@@ -178,21 +175,11 @@ def states(lab: Lab, job: str) -> list[tuple[str, str, int]]:
         return [(shard.kind, shard.state, shard.attempt) for shard in shards]
 
 
-def end(lab: Lab, job: str, llc: Mapping[int, float | None]) -> None:
-    """What is due of a job, as `work`."""
-    steps = {checkpoint["id"]: checkpoint["step"] for checkpoint in _checkpoints(lab, job)}
-    with Session(lab.engine) as session, session.begin():
-        for shard in session.scalars(select(Shard).where(Shard.job_id == job).order_by(Shard.ordinal)).all():
-            if lease := leases.claim(session, shard.id, "worker", 30):
-                rows = [row for checkpoint in lease.checkpoint_ids for row in _results(checkpoint, steps, llc)]
-                leases.finish(session, lease, rows, [_stage(0, "plateau", None, 0, 100)] * (lease.kind == "stages"))
-
-
 def test_a_retried_job_runs_again_what_failed_and_nothing_else(lab: Lab, series: str) -> None:
     llc = {0: 1.5, 10: 2.0, 100: 3.0}
     job = lab.job(series, checkpoints_per_shard=1)
     fail(lab, job, 1)
-    end(lab, job, llc)
+    work(lab, job, llc, [_stage(0, "plateau", None, 0, 100)])
     failed = lab.get(f"/v1/jobs/{job}").json()
     assert failed["state"] == "failed"
     assert failed["error"]["first"]["code"] == "file_error"
@@ -204,7 +191,7 @@ def test_a_retried_job_runs_again_what_failed_and_nothing_else(lab: Lab, series:
     assert (again.json()["state"], again.json()["error"], again.json()["finished_at"]) == ("queued", None, None)
     measured = [("measure", "succeeded", 1), ("measure", "queued", 0), ("measure", "succeeded", 1)]
     assert states(lab, job) == [*measured, ("stages", "queued", 0)]
-    end(lab, job, llc)
+    work(lab, job, llc, [_stage(0, "plateau", None, 0, 100)])
     assert lab.get(f"/v1/jobs/{job}").json()["state"] == "succeeded"
     after = lab.get(f"/v1/jobs/{job}/results").json()["data"]
     assert [row for row in after if row in before] == before
@@ -216,7 +203,7 @@ def test_a_cancelled_job_can_be_taken_up_again(lab: Lab, series: str) -> None:
     job = lab.job(series, checkpoints_per_shard=1)
     lab.post(f"/v1/jobs/{job}/cancel")
     assert lab.post(f"/v1/jobs/{job}/retry").json()["state"] == "queued"
-    end(lab, job, {0: 1.5, 10: 2.0, 100: 3.0})
+    work(lab, job, {0: 1.5, 10: 2.0, 100: 3.0})
     assert lab.get(f"/v1/jobs/{job}").json()["state"] == "succeeded"
     kinds = [event["kind"] for event in lab.get(f"/v1/jobs/{job}/events").json()["data"]]
     assert kinds[:4] == ["job.queued", "job.cancel_requested", "job.cancelled", "job.retried"]

@@ -39,6 +39,12 @@ def messages(response: httpx.Response) -> Iterator[dict[str, str]]:
             fields[name] = value
 
 
+def skip_to(told: Iterator[dict[str, str]], kind: str) -> None:
+    """Hear messages up to the next of this kind."""
+    while next(told).get("event") != kind:
+        pass
+
+
 def events(found: list[dict[str, str]]) -> list[tuple[int, str]]:
     return [(int(message["id"]), message["event"]) for message in found if "id" in message]
 
@@ -80,14 +86,12 @@ def test_it_tells_at_once(lab: Lab, series: str) -> None:
     job = lab.job(series, checkpoints_per_shard=1)
     with lab.stream("GET", f"/v1/jobs/{job}/events", headers=STREAM) as response:
         told = messages(response)
-        while next(told).get("event") != "job.queued":
-            pass
+        skip_to(told, "job.queued")
         time.sleep(0.3)  # nothing happens
         for _ in range(3):
             start = time.monotonic()
             run_a_shard(lab, job)
-            while next(told).get("event") != "shard.succeeded":
-                pass
+            skip_to(told, "shard.succeeded")
             assert time.monotonic() - start < 1.0
 
 
@@ -112,8 +116,7 @@ def test_a_stream_outlives_the_connection_that_listens(lab: Lab, series: str) ->
     job = lab.job(series, checkpoints_per_shard=1)
     with lab.stream("GET", f"/v1/jobs/{job}/events", headers=STREAM) as response:
         told = messages(response)
-        while next(told).get("event") != "job.queued":
-            pass
+        skip_to(told, "job.queued")
         with Session(lab.engine) as session:
             killed = session.scalar(
                 text("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'")
@@ -144,8 +147,7 @@ def test_a_job_that_is_deleted_meanwhile_ends_its_streams(lab: Lab, series: str)
     job = lab.job(series)
     with lab.stream("GET", f"/v1/jobs/{job}/events", headers=STREAM) as response:
         told = messages(response)
-        while next(told).get("event") != "job.queued":
-            pass
+        skip_to(told, "job.queued")
         with Session(lab.engine) as session, session.begin():
             session.delete(session.get_one(Job, job))
         assert [message for message in told if "id" in message] == []

@@ -12,6 +12,7 @@ from random import Random
 
 import psutil
 
+from tests.chaos.proxy import Mode
 from tests.chaos.world import CHILDREN, LEASE_SECONDS, World
 
 
@@ -78,10 +79,10 @@ def _flush(world: World, _: Random) -> bool:
     return True
 
 
-def _network(link: str, mode: str, seconds: float) -> Callable[[World, Random], bool]:
+def _network(link: str, mode: Mode, seconds: float) -> Callable[[World, Random], bool]:
     def inflict(world: World, _: Random) -> bool:
         proxy = world.database if link == "database" else world.broker
-        with proxy.being(mode):  # pyright: ignore[reportArgumentType]
+        with proxy.being(mode):
             time.sleep(seconds)
         return True
 

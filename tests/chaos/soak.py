@@ -72,7 +72,7 @@ def numbers(world: World, job: Job) -> dict[tuple[int, str], Any]:
     found = {(step, measure): rest for step, measure, *rest in rows}
     if len(found) != len(rows):
         raise ChaosError(f"{len(rows) - len(found)} results are there twice")
-    return found  # pyright: ignore[reportReturnType]
+    return found
 
 
 def patiently(act: Any) -> Any:
@@ -152,7 +152,7 @@ class Tormentor:
             self.failure = error
 
     def _inflict(self, name: str) -> None:
-        before = _or_none(lambda: self._running()) or []
+        before = _or_none(self._running) or []
         start = time.monotonic()
         if not FAULTS[name].inflict(self._world, self._random):
             return
@@ -207,7 +207,7 @@ def torment(
 def more_attempts(world: World, job: Job) -> int:
     """Than shards."""
     ((more,),) = world.query("SELECT sum(attempt) - count(*) FROM shards WHERE job_id = %s", job.id)
-    return int(str(more))
+    return int(more)
 
 
 def check(outcome: Outcome) -> None:

@@ -1,6 +1,5 @@
 """A stack to break: real servers behind proxies, and a series of many small shards on it."""
 
-import os
 import shutil
 import tempfile
 import threading
@@ -8,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import numpy as np
@@ -77,10 +77,10 @@ class World:
         except psutil.Error:
             return []
 
-    def query(self, statement: str, *arguments: object) -> list[tuple[object, ...]]:
+    def query(self, statement: str, *arguments: object) -> list[tuple[Any, ...]]:
         """Of the database, straight."""
         with psycopg.connect(self.database_url) as connection:
-            return connection.execute(statement, arguments).fetchall()  # pyright: ignore[reportArgumentType]
+            return connection.execute(statement.encode(), arguments).fetchall()
 
     def flush_broker(self) -> None:
         """FLUSHALL."""
@@ -112,8 +112,7 @@ def world() -> Iterator[World]:
     root = Path(tempfile.mkdtemp(prefix="lh-", dir="/tmp"))
     root.chmod(0o755)
     with ExitStack() as ending:
-        if not os.environ.get("KEEP_WORLD"):
-            ending.callback(shutil.rmtree, root)
+        ending.callback(shutil.rmtree, root)
         servers = ending.enter_context(_Servers(root / "servers"))
         database_url, broker_url = servers.urls
         where = urlsplit(database_url)

@@ -342,3 +342,26 @@ def test_no_more_hints_than_the_window_are_under_way(jobs: Jobs) -> None:
     jobs.claimed(shards[0])
     with jobs.session() as session:
         assert [hint.shard_id for hint in leases.dispatch(session, 60.0, 4)] == [sorted(shards)[4]]
+
+
+def test_a_shard_whose_hint_nobody_followed_is_unheard(jobs: Jobs) -> None:
+    """Neither one whose hint was just sent, nor one for which none was sent for long: the sweeper is away then."""
+    _, shards = jobs.create()
+
+    def unheard(hinted_seconds_ago: float) -> int:
+        with jobs.session() as session:
+            session.execute(
+                update(Shard)
+                .where(Shard.id == shards[0])
+                .values(
+                    queue="gpu",
+                    run_at=text("now() - interval '1 hour'"),
+                    dispatched_at=text(f"now() - interval '{hinted_seconds_ago} seconds'"),
+                )
+            )
+            return leases.unheard(session, ["gpu"], 60)
+
+    assert [unheard(ago) for ago in (1, 20, 59, 100)] == [0, 1, 1, 0]
+    jobs.claimed(shards[0])
+    with jobs.session() as session:
+        assert leases.unheard(session, ["gpu"], 60) == 0

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import psycopg
 import pytest
 from safetensors import safe_open
 from sqlalchemy import Engine, func, update
@@ -172,7 +173,7 @@ def test_a_claim_whose_answer_was_lost_is_given_back(
     shard = shard_of(lab.engine, lab.job(series, measures={"loss": {}, "llc": None}))
     with supervising(lab, database_url, broker_url) as supervisor:
         commits = 0
-        commit = psycopg_commit()
+        commit = psycopg.Connection.commit
 
         def broken(connection: Any) -> None:
             nonlocal commits
@@ -182,21 +183,9 @@ def test_a_claim_whose_answer_was_lost_is_given_back(
             if answered:
                 commit(connection)
             connection.pgconn.finish()
-            raise connection_lost()
+            raise psycopg.OperationalError("the connection is lost")
 
         monkeypatch.setattr("psycopg.Connection.commit", broken)
         supervisor.run(shard.id)
     found = shard_of(lab.engine, shard.job_id)
     assert (found.state, found.attempt, found.lease_owner) == ("queued", 0, None)
-
-
-def psycopg_commit() -> Any:
-    import psycopg
-
-    return psycopg.Connection.commit
-
-
-def connection_lost() -> Exception:
-    import psycopg
-
-    return psycopg.OperationalError("the connection is lost")
