@@ -133,7 +133,8 @@ def request_cancel(session: Session, job: Job) -> None:
 _AGAIN = text(
     """
     UPDATE shards
-    SET state = 'queued', attempt = 0, error = NULL, finished_at = NULL, dispatched_at = NULL, work_done = 0,
+    SET state = 'queued', attempt = 0, failures = 0, losses = 0, furthest = 0, work_done = 0, error = NULL,
+        finished_at = NULL, dispatched_at = NULL,
         run_at = CASE
             WHEN kind = 'stages' THEN :never
             WHEN kind = 'measure' AND EXISTS (SELECT 1 FROM shards p WHERE p.job_id = :job AND p.kind = 'calibrate'

@@ -5,6 +5,10 @@ States `queued → running → succeeded | failed | cancelled`. A shard is lease
 is still the claimant's: a worker that was given up for dead can't write. Whoever ends the last shard of a job settles
 the job in the same transaction. *reap* and *dispatch* are the sweeper's.
 
+An attempt that got further than all before it is no failure: the next one resumes there. Of those that did not, a shard
+may have `max_attempts` in a row that ended by themselves, and MAX_LOSSES that ended with their worker. That may have
+been the shard's doing, but hardly ever is.
+
 Every function runs inside the caller's transaction. All clocks are the database's.
 """
 
@@ -12,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import BindParameter, bindparam, select, text
+from sqlalchemy import BindParameter, bindparam, func, select, text, update
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
@@ -21,6 +25,7 @@ from store.jobs import calibrated, event, is_cancelled, lock, settle
 from store.tables import Shard
 
 MAX_BACKOFF_SECONDS = 60.0
+MAX_LOSSES = 20
 
 _UNHARMED = """
     state = 'queued', attempt = attempt - 1, run_at = now(), dispatched_at = NULL, lease_owner = NULL,
@@ -206,7 +211,7 @@ def is_finished(session: Session, lease: Lease) -> bool:
 def fail(session: Session, lease: Lease, error: dict[str, Any], permanent: bool = False) -> None:
     """End an attempt that went wrong: try again later, or, after max_attempts or if `permanent`, never."""
     lock(session, lease.job_id)
-    _fail(session, lease.shard_id, lease.fence, lease.job_id, error, permanent)
+    _fail(session, lease.shard_id, lease.fence, lease.job_id, error, is_permanent=permanent)
 
 
 def release(session: Session, lease: Lease) -> None:
@@ -264,7 +269,8 @@ def reap(session: Session, lease_seconds: float) -> list[str]:
                 """
             SELECT id, job_id, fence, lease_owner FROM shards
             WHERE state = 'running' AND lease_expires_at < now()
-              AND now() > pg_postmaster_start_time() + make_interval(secs => :lease)
+              AND now() NOT BETWEEN pg_postmaster_start_time()
+                                AND pg_postmaster_start_time() + make_interval(secs => :lease)
             ORDER BY job_id
             """
             ),
@@ -283,7 +289,7 @@ def reap(session: Session, lease_seconds: float) -> list[str]:
         if still is None:
             continue
         error = {"code": "lease_expired", "detail": f"worker {shard['lease_owner']} was not heard of any more"}
-        _fail(session, shard["id"], shard["fence"], shard["job_id"], error, permanent=False)
+        _fail(session, shard["id"], shard["fence"], shard["job_id"], error, is_loss=True)
         reaped.append(shard["id"])
     return reaped
 
@@ -298,29 +304,40 @@ class Hint:
     """It was begun before, and has waited long enough."""
 
 
-def dispatch(session: Session, again_seconds: float, window: int) -> list[Hint]:
-    """Mark due shards as hinted at and return the hints, to be sent once this is committed.
+def dispatch(session: Session, queue: str, again_seconds: float, window: int, lying: int = 0) -> list[Hint]:
+    """Mark due shards of a queue as hinted at and return the hints, to be sent once this is committed.
 
-    A hint that was not followed is sent again: the broker may have lost it. At most `window` are under way.
+    A hint that was not followed is sent again: the broker may have lost it. At most `window` are under way, of which
+    `lying` are known to lie in the broker; those of shards that were begun before don't wait for others.
     """
+    urgent = _dispatch(session, queue, again_seconds, window, is_urgent=True)
+    return urgent + _dispatch(session, queue, again_seconds, window, is_urgent=False, lying=lying)
+
+
+def _dispatch(
+    session: Session, queue: str, again_seconds: float, window: int, is_urgent: bool, lying: int = 0
+) -> list[Hint]:
     rows = session.execute(
         text(
             """
             WITH due AS (
                 SELECT id FROM shards
-                WHERE state = 'queued' AND run_at <= now()
-                  AND (dispatched_at IS NULL OR dispatched_at < now() - make_interval(secs => :again))
+                WHERE state = 'queued' AND run_at <= now() AND queue = :queue AND (fence > 0) = :urgent
+                  AND (dispatched_at IS NULL
+                       OR dispatched_at NOT BETWEEN now() - make_interval(secs => :again) AND now())
                 ORDER BY run_at, id
-                LIMIT greatest(0, :window - (SELECT count(*) FROM shards WHERE state = 'queued'
-                                             AND dispatched_at >= now() - make_interval(secs => :again)))
+                LIMIT greatest(0, :window - greatest(:lying, (
+                    SELECT count(*) FROM shards
+                    WHERE state = 'queued' AND queue = :queue AND (fence > 0) = :urgent
+                      AND dispatched_at BETWEEN now() - make_interval(secs => :again) AND now())))
                 FOR UPDATE SKIP LOCKED
             )
-            UPDATE shards s SET dispatched_at = now() FROM due WHERE s.id = due.id RETURNING s.id, s.queue, s.attempt
+            UPDATE shards s SET dispatched_at = now() FROM due WHERE s.id = due.id RETURNING s.id
             """
         ),
-        {"again": again_seconds, "window": window},
+        {"queue": queue, "again": again_seconds, "window": window, "urgent": is_urgent, "lying": lying},
     )
-    return [Hint(row.id, row.queue, row.attempt > 0) for row in sorted(rows)]
+    return [Hint(shard_id, queue, is_urgent) for shard_id in sorted(rows.scalars())]
 
 
 def unheard(session: Session, queues: Sequence[str], seconds: float) -> int:
@@ -346,33 +363,41 @@ def undispatch(session: Session, shard_ids: Sequence[str]) -> None:
     )
 
 
-def _fail(session: Session, shard_id: str, fence: int, job_id: str, error: dict[str, Any], permanent: bool) -> None:
-    row = session.execute(
-        text(
-            """
-            UPDATE shards
-            SET state = CASE WHEN :cancelled THEN 'cancelled'
-                             WHEN :permanent OR attempt >= max_attempts THEN 'failed' ELSE 'queued' END,
-                finished_at = CASE WHEN :cancelled OR :permanent OR attempt >= max_attempts THEN now() END,
-                run_at = now() + make_interval(secs => least(:most, power(2, attempt - 2)::float8)),
-                dispatched_at = NULL, lease_owner = NULL, lease_expires_at = NULL, error = :error
-            WHERE id = :shard AND fence = :fence AND state = 'running'
-            RETURNING state, attempt
-            """
-        ).bindparams(_jsonb("error")),
-        {
-            "shard": shard_id,
-            "fence": fence,
-            "cancelled": is_cancelled(session, job_id),
-            "permanent": permanent,
-            "most": MAX_BACKOFF_SECONDS,
-            "error": error,
-        },
-    ).first()
-    if row is None:
+def _fail(
+    session: Session,
+    shard_id: str,
+    fence: int,
+    job_id: str,
+    error: dict[str, Any],
+    is_permanent: bool = False,
+    is_loss: bool = False,
+) -> None:
+    """is_loss: the worker was lost with it."""
+    ours = Shard.id == shard_id, Shard.fence == fence, Shard.state == "running"
+    shard = session.execute(select(Shard.__table__).where(*ours).with_for_update()).first()
+    if shard is None:
         return
-    kind = {"queued": "shard.retried", "failed": "shard.failed", "cancelled": "shard.cancelled"}[row.state]
-    event(session, job_id, kind, {"shard": shard_id, "attempt": row.attempt, "error": error})
+    failures, losses = 0, 0
+    if shard.work_done <= shard.furthest:
+        failures, losses = shard.failures + (not is_loss), shard.losses + is_loss
+    over = is_permanent or failures >= shard.max_attempts or losses >= MAX_LOSSES
+    state = "cancelled" if is_cancelled(session, job_id) else "failed" if over else "queued"
+    pause = min(MAX_BACKOFF_SECONDS, 2.0 ** (failures + losses - 2))
+    ended = {
+        "state": state,
+        "failures": failures,
+        "losses": losses,
+        "furthest": max(shard.furthest, shard.work_done),
+        "finished_at": None if state == "queued" else func.now(),
+        "run_at": func.now() + func.make_interval(0, 0, 0, 0, 0, 0, pause),
+        "dispatched_at": None,
+        "lease_owner": None,
+        "lease_expires_at": None,
+        "error": error,
+    }
+    session.execute(update(Shard).where(*ours).values(ended).execution_options(synchronize_session=False))
+    kind = {"queued": "shard.retried", "failed": "shard.failed", "cancelled": "shard.cancelled"}[state]
+    event(session, job_id, kind, {"shard": shard_id, "attempt": shard.attempt, "error": error})
     settle(session, job_id)
 
 

@@ -26,6 +26,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 JOB_STATES = ("queued", "running", "succeeded", "failed", "cancelled")
+QUEUES = ("auto", "cpu", "gpu")
 JSON = dict[str, Any]
 
 
@@ -191,6 +192,8 @@ class Shard(Base):
     that chooses settings, or its last, its stages.
 
     kind 'calibrate' | 'measure' | 'stages'; whoever has to wait for others has a run_at that never comes until then.
+    attempt: how often it was claimed; failures, losses: attempts in a row that got no further than `furthest`
+    row-steps, and ended by themselves, or with their worker.
     """
 
     __tablename__ = "shards"
@@ -205,6 +208,9 @@ class Shard(Base):
     dispatched_at: Mapped[datetime | None]
     attempt: Mapped[int] = mapped_column(Integer, server_default="0")
     max_attempts: Mapped[int] = mapped_column(Integer, server_default="5")
+    failures: Mapped[int] = mapped_column(Integer, server_default="0")
+    losses: Mapped[int] = mapped_column(Integer, server_default="0")
+    furthest: Mapped[int] = mapped_column(server_default="0")
     fence: Mapped[int] = mapped_column(server_default="0")
     lease_owner: Mapped[str | None]
     lease_expires_at: Mapped[datetime | None]
@@ -216,7 +222,7 @@ class Shard(Base):
     __table_args__ = (
         _state_check(),
         CheckConstraint("kind IN ('calibrate', 'measure', 'stages')", name="kind"),
-        CheckConstraint("queue IN ('auto', 'cpu', 'gpu')", name="queue"),
+        CheckConstraint(f"queue IN {QUEUES}", name="queue"),
         UniqueConstraint("job_id", "ordinal"),
         Index("ix_shards_due", "run_at", postgresql_where=text("state = 'queued'")),
         Index("ix_shards_leased", "lease_expires_at", postgresql_where=text("state = 'running'")),

@@ -7,13 +7,10 @@ from celery.signals import worker_shutting_down
 
 from store.database import connect
 from store.settings import StoreSettings
+from store.tables import QUEUES
 from worker import watchdog
+from worker.hints import RUN_SHARD, URGENT, USUAL
 from worker.supervisor import Supervisor
-
-QUEUES = ("auto", "cpu", "gpu")
-RUN_SHARD = "worker.run_shard"
-URGENT, USUAL = 0, 6
-"""Priorities of hints: a shard that was begun comes before those that were not."""
 
 settings = StoreSettings.model_validate({})  # from the environment
 app = Celery("lambdahat", broker=settings.broker_url)

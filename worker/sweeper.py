@@ -6,45 +6,61 @@ import argparse
 import logging
 import signal
 import threading
+from contextlib import AbstractContextManager
 
-from kombu.exceptions import OperationalError as BrokerError
 from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, sessionmaker
 
 from store import idempotency, leases
+from store.clock import Clock, straighten
 from store.database import connect
 from store.settings import StoreSettings
+from store.tables import QUEUES
+from worker import hints
 
 log = logging.getLogger(__name__)
 
 
-def sweep(engine: Engine, settings: StoreSettings) -> None:
-    """One round: reap, tidy, dispatch. Every step is its own transaction, and hints are sent after the commit."""
-    with Session(engine) as session, session.begin():
-        for shard_id in leases.reap(session, settings.lease_seconds):
-            log.warning("shard %s: its worker was not heard of any more", shard_id)
-    with Session(engine) as session, session.begin():
-        idempotency.forget_old(session)
-    with Session(engine) as session, session.begin():
-        due = leases.dispatch(session, settings.dispatch_again_seconds, settings.dispatch_window)
-    unsent = [hint.shard_id for hint in due if not _send(hint, settings.dispatch_again_seconds)]
-    if unsent:
-        with Session(engine) as session, session.begin():
-            leases.undispatch(session, unsent)
+class Sweeper:
+    """Rounds: reap, tidy, dispatch. Every step is its own transaction, and hints are sent after the commit."""
 
+    def __init__(self, engine: Engine, settings: StoreSettings) -> None:
+        self._engine, self._settings = engine, settings
+        self._clock = Clock()
 
-def _send(hint: leases.Hint, expires: float) -> bool:
-    """A hint, which is thrown away when the next one for the same shard is due."""
-    from worker.app import RUN_SHARD, URGENT, USUAL, app
+    def round(self) -> None:
+        """One of them. What failed is tried again in the next."""
+        with self._transaction() as session:
+            self._reap(session)
+        with self._transaction() as session:
+            idempotency.forget_old(session)
+        for queue in QUEUES:
+            self._dispatch(queue)
 
-    priority = URGENT if hint.is_urgent else USUAL
-    try:
-        app.send_task(RUN_SHARD, [hint.shard_id], queue=hint.queue, expires=expires, priority=priority)
-    except (BrokerError, OSError) as error:
-        log.warning("the broker is away: %s", error)
-        return False
-    return True
+    def _transaction(self) -> AbstractContextManager[Session]:
+        return sessionmaker(self._engine).begin()
+
+    def _reap(self, session: Session) -> None:
+        seconds = self._settings.lease_seconds
+        straighten(session, seconds)
+        if self._clock.is_steady(session, seconds):
+            for shard_id in leases.reap(session, seconds):
+                log.warning("shard %s: its worker was not heard of any more", shard_id)
+
+    def _dispatch(self, queue: str) -> None:
+        settings, lying = self._settings, hints.count(queue)
+        with self._transaction() as session:
+            due = leases.dispatch(session, queue, settings.dispatch_again_seconds, settings.dispatch_window, lying)
+        sent = 0
+        try:
+            for hint in due:
+                hints.send(hint)
+                sent += 1
+        finally:
+            if sent < len(due):
+                with self._transaction() as session:
+                    leases.undispatch(session, [hint.shard_id for hint in due[sent:]])
 
 
 def main() -> None:
@@ -53,14 +69,16 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     settings = StoreSettings.model_validate({})
     engine = connect(settings.database_url, pool_size=2, seconds=settings.database_seconds)
-    stop = threading.Event()
+    sweeper, stop = Sweeper(engine, settings), threading.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stop.set())
     while not stop.wait(settings.sweep_seconds):
         try:
-            sweep(engine, settings)
+            sweeper.round()
         except OperationalError as error:
             log.warning("the database is away: %s", error)
+        except hints.ERRORS as error:
+            log.warning("the broker is away: %s", error)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from random import Random
 
 import psutil
+import psycopg
 
 from tests.chaos.proxy import Mode
 from tests.chaos.world import CHILDREN, LEASE_SECONDS, World
@@ -97,6 +98,16 @@ def _reset(link: str) -> Callable[[World, Random], bool]:
     return inflict
 
 
+def _set_clock(hours: float) -> Callable[[World, Random], bool]:
+    def inflict(world: World, _: Random) -> bool:
+        try:
+            return world.set_clock(3600 * hours)
+        except psycopg.Error:
+            return False
+
+    return inflict
+
+
 LONG = 2.5 * LEASE_SECONDS
 SHORT = LEASE_SECONDS / 3
 
@@ -123,4 +134,6 @@ FAULTS: Mapping[str, Fault] = {
     "broker refuses": Fault(_network("broker", "refuse", LONG)),
     "broker half-open": Fault(_network("broker", "half_open", LONG), cost=CHILDREN),
     "broker resets": Fault(_reset("broker")),
+    "clock set forward": Fault(_set_clock(+1)),
+    "clock set back": Fault(_set_clock(-1)),
 }

@@ -11,7 +11,7 @@ from lambdahat.objects import Series
 from tests.chaos.conftest import CHECKPOINTS
 from tests.chaos.faults import FAULTS
 from tests.chaos.soak import ChaosError, compare, numbers, torment, undisturbed, wait
-from tests.chaos.world import MEASURES, World
+from tests.chaos.world import FAKETIME, MEASURES, World
 
 SHORT = (
     "kill child",
@@ -25,6 +25,7 @@ SHORT = (
     "database half-open",
     "database resets",
     "broker refuses",
+    *(("clock set forward", "clock set back") if FAKETIME.exists() else ()),
 )
 
 

@@ -1,8 +1,10 @@
 """A stack to break: real servers behind proxies, and a series of many small shards on it."""
 
+import dataclasses
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -30,6 +32,9 @@ SILENCE_SECONDS = 25.0
 """A child needs some to import its mathematics."""
 
 CHILDREN = 2
+
+FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
+"""Debian's libfaketime, to set the clock of PostgreSQL alone."""
 
 TIMES = {
     "LEASE_SECONDS": LEASE_SECONDS,
@@ -63,6 +68,8 @@ class World:
     broker_socket: tuple[str, str]
     """Path and password, straight to it."""
     servers: dict[str, Child]
+    clock: Path
+    """What PostgreSQL's clock differs by, if there is libfaketime."""
     news: list[str] = field(default_factory=list)
 
     def pid(self, name: str) -> int | None:
@@ -87,6 +94,18 @@ class World:
         path, password = self.broker_socket
         with redis.Redis(unix_socket_path=path, password=password, socket_timeout=5) as client:
             client.flushall()
+
+    def set_clock(self, seconds: float) -> bool:
+        """Set PostgreSQL's clock ahead, or back; False if it can't be set here."""
+        if not FAKETIME.exists():
+            return False
+        ((before,),) = self.query("SELECT extract(epoch FROM clock_timestamp())")
+        set_to = self.clock.with_suffix(".new")
+        set_to.write_text(f"{float(self.clock.read_text().rstrip('s')) + seconds:+.0f}s")
+        set_to.replace(self.clock)
+        while abs(float(self.query("SELECT extract(epoch FROM clock_timestamp())")[0][0] - before) - seconds) > 60:
+            time.sleep(0.1)
+        return True
 
     def series(self, checkpoints: int) -> Series:
         """A small network at random parameters."""
@@ -129,14 +148,16 @@ def world() -> Iterator[World]:
         news: list[str] = []
         stack = ending.enter_context(Stack(root / "data", port=0, workers=CHILDREN, say=news.append))
         client = ending.enter_context(lambdahat.Client(stack.url, stack.key))
-        yield World(stack, client, database, messages, database_url, broker_socket, servers.children, news)
+        yield World(
+            stack, client, database, messages, database_url, broker_socket, servers.children, servers.clock, news
+        )
 
 
 class _Servers:
     """PostgreSQL and Valkey, started again when they end, by one thread that lives as long as they."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self._root, self.clock = root, root / "clock"
         self._ready, self._stop = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._supervise, daemon=True)
         self.children: dict[str, Child] = {}
@@ -144,6 +165,7 @@ class _Servers:
 
     def __enter__(self) -> "_Servers":
         self._root.mkdir(mode=0o755)
+        self.clock.write_text("+0s")
         self._thread.start()
         assert self._ready.wait(120)
         return self
@@ -155,6 +177,8 @@ class _Servers:
     def _supervise(self) -> None:
         with DataFolder(self._root) as folder:
             postgres, valkey = Postgres(folder), Valkey(folder)
+            if FAKETIME.exists():
+                _follow(self.clock, postgres.child)
             with valkey.running(), postgres.running():
                 postgres.ensure_database()
                 self.children = {"postgres": postgres.child, "valkey": valkey.child}
@@ -163,3 +187,11 @@ class _Servers:
                 while not self._stop.wait(0.05):
                     postgres.child.watch()
                     valkey.child.watch()
+
+
+def _follow(clock: Path, child: Child) -> None:
+    """Have a program's clock differ by what a file says, at most a second later."""
+    settings = {"LD_PRELOAD": FAKETIME, "FAKETIME_TIMESTAMP_FILE": clock, "FAKETIME_CACHE_DURATION": 1}
+    settings |= {"FAKETIME_DONT_FAKE_MONOTONIC": 1, "FAKETIME_DISABLE_SHM": 1}
+    fake = ["/usr/bin/env", *(f"{name}={value}" for name, value in settings.items())]
+    child.program = dataclasses.replace(child.program, command=[*fake, *child.program.command])

@@ -18,7 +18,7 @@ from store import jobs as store_jobs
 from store import leases, results, tenants, uploads
 from store.errors import NotFoundError
 from store.ids import new_id
-from store.leases import Lease, LeaseLostError
+from store.leases import MAX_LOSSES, Hint, Lease, LeaseLostError
 from store.tables import Blob, Checkpoint, Dataset, Event, Job, Model, Result, Series, Shard, Stage
 
 LEASE = 30.0
@@ -263,6 +263,39 @@ def test_a_shard_that_goes_wrong_is_tried_again_and_then_fails(jobs: Jobs) -> No
     assert jobs.count(Result, job) == 2
 
 
+def test_an_attempt_that_got_further_is_no_failure(jobs: Jobs) -> None:
+    _, shards = jobs.create()
+
+    def attempt(work_done: int) -> tuple[str, int]:
+        jobs.make_due(shards[0])
+        lease = jobs.claimed(shards[0])
+        with jobs.session() as session:
+            leases.heartbeat(session, lease, work_done, LEASE)
+        jobs.fail(lease)
+        shard = jobs.shard(shards[0])
+        return shard.state, shard.failures
+
+    assert [attempt(work) for work in (0, 0, 0, 0, 7)] == [("queued", failures) for failures in (1, 2, 3, 4, 0)]
+    assert [attempt(7) for _ in range(4)] == [("queued", failures) for failures in (1, 2, 3, 4)]
+    assert [attempt(work) for work in (8, 9)] == [("queued", 0)] * 2
+    assert [attempt(3)[0] for _ in range(5)] == ["queued"] * 4 + ["failed"]
+
+
+def test_a_shard_whose_workers_are_lost_fails_later_than_one_that_fails_by_itself(jobs: Jobs) -> None:
+    _, shards = jobs.create()
+
+    def lose() -> str:
+        jobs.make_due(shards[0])
+        jobs.claimed(shards[0])
+        jobs.expire(shards[0])
+        with jobs.session() as session:
+            leases.reap(session, lease_seconds=0.0)
+        return jobs.shard(shards[0]).state
+
+    assert jobs.shard(shards[0]).max_attempts < MAX_LOSSES
+    assert [lose() for _ in range(MAX_LOSSES)] == ["queued"] * (MAX_LOSSES - 1) + ["failed"]
+
+
 def test_bad_input_fails_at_once_and_alone_ends_the_job(jobs: Jobs) -> None:
     job, shards = jobs.create(num_checkpoints=1)
     jobs.fail(jobs.claimed(shards[0]), permanent=True)
@@ -318,7 +351,7 @@ def test_hints_are_sent_once_and_again_when_they_are_old_or_were_not_sent(jobs: 
 
     def dispatch(again_seconds: float) -> set[str]:
         with jobs.session() as session:
-            return {hint.shard_id for hint in leases.dispatch(session, again_seconds, ALL)} & set(shards)
+            return {hint.shard_id for hint in leases.dispatch(session, "auto", again_seconds, ALL)} & set(shards)
 
     assert dispatch(60.0) == set(shards[:2])
     assert dispatch(60.0) == set()
@@ -337,11 +370,17 @@ def test_no_more_hints_than_the_window_are_under_way(jobs: Jobs) -> None:
         )  # other tests'
     _, shards = jobs.create(num_checkpoints=6, per_shard=1)
     with jobs.session() as session:
-        assert [hint.shard_id for hint in leases.dispatch(session, 60.0, 4)] == sorted(shards)[:4]
-        assert leases.dispatch(session, 60.0, 4) == []
-    jobs.claimed(shards[0])
+        assert leases.dispatch(session, "gpu", 60.0, 4) == []
+        assert leases.dispatch(session, "auto", 60.0, 4, lying=4) == []
+        assert [hint.shard_id for hint in leases.dispatch(session, "auto", 60.0, 4)] == sorted(shards)[:4]
+        assert leases.dispatch(session, "auto", 60.0, 4) == []
+    lease = jobs.claimed(shards[0])
     with jobs.session() as session:
-        assert [hint.shard_id for hint in leases.dispatch(session, 60.0, 4)] == [sorted(shards)[4]]
+        assert [hint.shard_id for hint in leases.dispatch(session, "auto", 60.0, 4)] == [sorted(shards)[4]]
+    jobs.fail(lease)
+    jobs.make_due(shards[0])
+    with jobs.session() as session:  # what was begun waits for no others
+        assert leases.dispatch(session, "auto", 60.0, 4, lying=4) == [Hint(shards[0], "auto", is_urgent=True)]
 
 
 def test_a_shard_whose_hint_nobody_followed_is_unheard(jobs: Jobs) -> None:
