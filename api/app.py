@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
-from fastapi.concurrency import run_in_threadpool
 
 from api import (
     blobs,
@@ -22,6 +21,8 @@ from api import (
     pages,
     problems,
     series,
+    uploads,
+    usage,
 )
 from api.dependencies import State
 from api.middleware import BodyLimit, RequestLog
@@ -29,8 +30,6 @@ from api.streams import Announcements
 from store.blobs import BlobStore
 from store.database import connect
 from store.settings import StoreSettings
-
-ABANDONED_SECONDS = 24 * 3600.0
 
 
 def create_app() -> FastAPI:
@@ -42,14 +41,28 @@ def create_app() -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        await run_in_threadpool(shared.blobs.remove_abandoned, ABANDONED_SECONDS)
         yield
         await shared.announcements.end()
         shared.engine.dispose()
 
     app = FastAPI(title="lambdahat", version=openapi.VERSION, description=openapi.DESCRIPTION, lifespan=lifespan)
     app.state.shared = shared
-    for resource in (keys, blobs, datasets, models, series, checkpoints, jobs, draws, curves, health, metrics, pages):
+    for resource in (
+        keys,
+        usage,
+        blobs,
+        uploads,
+        datasets,
+        models,
+        series,
+        checkpoints,
+        jobs,
+        draws,
+        curves,
+        health,
+        metrics,
+        pages,
+    ):
         app.include_router(resource.router)
     problems.install(app)
     openapi.install(app)

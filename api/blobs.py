@@ -1,20 +1,25 @@
 """/v1/blobs: bytes by their SHA-256, for data sets and checkpoints to refer to."""
 
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import ClientDisconnect
 
 from api.dependencies import Reader, Shared, State, Writer
 from api.fields import Body, Sha256
 from api.problems import RESPONSES
-from store import uploads
+from store import owners, quotas
 from store.errors import TooLargeError
 
 router = APIRouter(prefix="/v1", tags=["blobs"], responses=RESPONSES)
 
-_RAW_BODY: dict[str, Any] = {
+BATCH_BYTES = 2**20
+"""What is written at once: each time another thread is asked to."""
+
+RAW_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
@@ -49,7 +54,7 @@ class CheckedBlobs(BaseModel):
     summary="Upload a file",
     status_code=201,
     responses={200: {"model": BlobOut, "description": "You owned it already."}},
-    openapi_extra=_RAW_BODY,
+    openapi_extra=RAW_BODY,
 )
 async def put_blob(
     sha256: Annotated[Sha256, Path(description="SHA-256 of the body, as 64 hexadecimal digits.")],
@@ -58,12 +63,16 @@ async def put_blob(
     key: Writer,
     shared: Shared,
 ) -> BlobOut:
-    """The raw bytes are hashed while they are written; if they hash to something else, nothing is kept."""
-    limit = shared.settings.max_blob_bytes
-    if int(request.headers.get("Content-Length", "0")) > limit:
+    """The raw bytes are hashed while they are written; if they hash to something else, nothing is kept.
+
+    Large files rather go to `/v1/uploads`, where they can be sent in parts.
+    """
+    limit, announced = shared.settings.max_blob_bytes, int(request.headers.get("Content-Length", "0"))
+    if announced > limit:
         raise TooLargeError("the upload", limit)
+    await run_in_threadpool(_require_room, shared, key.tenant_id, announced)
     with shared.blobs.upload(limit) as upload:
-        async for chunk in request.stream():
+        async for chunk in batches(request):
             await run_in_threadpool(upload.write, chunk)
         size = await run_in_threadpool(upload.keep, sha256)
     if not await run_in_threadpool(_add_owner, shared, key.tenant_id, sha256, size):
@@ -71,15 +80,39 @@ async def put_blob(
     return BlobOut(sha256=sha256, size=size)
 
 
+async def batches(request: Request) -> AsyncIterator[bytes]:
+    """A body's bytes as they come, not too few at once; cut short, all that came before the cut."""
+    batch: list[bytes] = []
+    try:
+        async for chunk in request.stream():
+            batch.append(chunk)
+            if sum(map(len, batch)) >= BATCH_BYTES:
+                yield b"".join(batch)
+                batch = []
+    except ClientDisconnect:
+        yield b"".join(batch)
+        raise
+    yield b"".join(batch)
+
+
+def _require_room(shared: State, tenant_id: str, size: int) -> None:
+    shared.blobs.require_room(size, shared.settings.disk_floor_bytes)
+    with shared.session() as session:
+        quotas.require_room(session, shared.settings, tenant_id, "bytes", size)
+
+
 def _add_owner(shared: State, tenant_id: str, sha256: str, size: int) -> bool:
     with shared.session() as session:
-        return uploads.add_owner(session, tenant_id, sha256, size)
+        is_new = owners.add_owner(session, tenant_id, sha256, size)
+        if is_new:
+            quotas.require_room(session, shared.settings, tenant_id, "bytes", size, is_added=True)
+        return is_new
 
 
 @router.post("/blobs:check", summary="Which of these files need no upload")
 def check_blobs(body: CheckBlobs, key: Reader, shared: Shared) -> CheckedBlobs:
     with shared.session() as session:
-        owned = uploads.owned(session, key.tenant_id, body.sha256)
+        owned = owners.owned(session, key.tenant_id, body.sha256)
     hashes = list(dict.fromkeys(body.sha256))
     return CheckedBlobs(
         owned=[sha256 for sha256 in hashes if sha256 in owned],

@@ -9,6 +9,7 @@ from api.dependencies import Reader, Shared, Writer
 from api.fields import Body, Metrics, Sha256, Step, Timestamp
 from api.paging import After, Limit, Page, page, position
 from api.problems import RESPONSES
+from store import quotas
 from store.owned import find
 from store.series import add_checkpoint, checkpoints
 from store.tables import Checkpoint, Series
@@ -64,7 +65,9 @@ def post_checkpoint(
         checkpoint, is_new = add_checkpoint(
             session, shared.blobs, key.tenant_id, series_id, body.step, body.blob, body.metrics
         )
-        if not is_new:
+        if is_new:
+            quotas.require_room(session, shared.settings, key.tenant_id, "checkpoints", 1, is_added=True)
+        else:
             response.status_code = 200
         return _show([checkpoint])[0]
 

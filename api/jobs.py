@@ -18,7 +18,7 @@ from api.paging import After, Limit, Page, page, position
 from api.problems import RESPONSES
 from api.streams import Message, stream
 from llc.settings import JobSettings
-from store import jobs
+from store import jobs, quotas
 from store.owned import find, newest
 from store.results import events, results
 from store.tables import Job, Result, Series
@@ -181,10 +181,12 @@ def _show_results(rows: Sequence[Row[Result, int]]) -> list[ResultOut]:
 
 
 @router.post("", summary="Run measures over a series", status_code=202)
-def post_job(body: NewJob, response: Response, once: Once) -> JobOut:
+def post_job(body: NewJob, response: Response, shared: Shared, once: Once) -> JobOut:
     def create(session: Session) -> JobOut:
         series = find(session, Series, once.tenant_id, body.series, lock="keep")
         job = jobs.create_job(session, once.tenant_id, series, body.settings())
+        added = jobs.num_shards(session, job.id)
+        quotas.require_room(session, shared.settings, once.tenant_id, "queued_shards", added, is_added=True)
         response.headers["Location"] = f"/v1/jobs/{job.id}"
         return _show(session, [job])[0]
 

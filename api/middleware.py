@@ -58,13 +58,13 @@ class RequestLog:
 
 
 class BodyLimit:
-    """Refuses bodies of more than 1 MB, except where blobs are uploaded, which has a limit of its own."""
+    """Refuses bodies of more than 1 MB, except where files are uploaded, which has limits of its own."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].startswith("/v1/blobs/"):
+        if scope["type"] != "http" or _is_upload(scope):
             return await self.app(scope, receive, send)
         declared = int(Headers(scope=scope).get("Content-Length", "0"))
         received = 0
@@ -81,3 +81,7 @@ class BodyLimit:
             return message
 
         return await self.app(scope, limited, send)
+
+
+def _is_upload(scope: Scope) -> bool:
+    return scope["method"] in ("PUT", "PATCH") and scope["path"].startswith(("/v1/blobs/", "/v1/uploads/"))

@@ -1,5 +1,6 @@
 """Every error as `application/problem+json` (RFC 9457), rendered in one place."""
 
+import errno
 import json
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -16,7 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from llc.errors import InputError
-from store.errors import ConflictError, NotFoundError, TooLargeError, UnauthorizedError
+from store.errors import ConflictError, DiskFullError, NotFoundError, QuotaError, TooLargeError, UnauthorizedError
 
 log = structlog.get_logger()
 
@@ -64,6 +65,8 @@ _STATUSES: tuple[tuple[type[InputError], int], ...] = (
     (TooLargeError, 413),
     (UnauthorizedError, 401),
     (ForbiddenError, 403),
+    (QuotaError, 403),
+    (DiskFullError, 507),
     (InputError, 422),
 )
 
@@ -107,6 +110,7 @@ def install(app: FastAPI) -> None:
     app.exception_handler(OperationalError)(_database_error)
     app.exception_handler(PoolTimeoutError)(_database_error)
     app.exception_handler(ClientDisconnect)(_client_left)
+    app.exception_handler(OSError)(_os_error)
 
 
 async def _input_error(request: Request, error: InputError) -> Response:
@@ -149,6 +153,14 @@ async def _database_error(request: Request, error: Exception) -> Response:
     log.error("database_unavailable", reason=str(error)[:MAX_CHARACTERS])
     detail, hint = "the database can't be reached or is overloaded", "try again in a few seconds"
     return render(503, "unavailable", detail, hint, request.state.request_id, headers={"Retry-After": "5"})
+
+
+async def _os_error(request: Request, error: Exception) -> Response:
+    """The disk of the blobs is full; anything else nobody expected."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        log.error("disk_full", reason=str(error))
+        return await _input_error(request, DiskFullError())
+    raise error
 
 
 async def _client_left(request: Request, _error: ClientDisconnect) -> Response:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from lambdahat.client import Client
 from lambdahat.errors import LambdahatError
 from lambdahat.objects import Dataset, Series
 from lambdahat.spool import Spool
+
+AT_ONCE = 4
+"""Files on their way: hashing one while another is sent, and not waiting for each answer."""
 
 
 def series_for(
@@ -45,14 +49,19 @@ def push_checkpoints(client: Client, series: Series, folder: Path, exclude: Path
             "they are called *.safetensors, with the step as the last number of the name: step_001000.safetensors",
         )
     there = {checkpoint.step: checkpoint.blob for checkpoint in client.list_checkpoints(series)}
-    posted = 0
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err) as progress:
-        for step, path in progress.track(files.items(), description="checkpoints"):
-            if there.get(step) == _sha256(path):
-                continue
-            client.add_checkpoint(series, step, path, spool.metrics(path))
-            posted += 1
+        bar = progress.add_task("checkpoints", total=len(files))
+
+        def push(step: int, path: Path) -> bool:
+            is_new = there.get(step) != _sha256(path)
+            if is_new:
+                client.add_checkpoint(series, step, path, spool.metrics(path))
+            progress.advance(bar)
+            return is_new
+
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            posted = sum(pool.map(push, *zip(*files.items(), strict=True)))
     return posted, len(files) - posted
 
 

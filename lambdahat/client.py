@@ -8,10 +8,11 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import IO, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel
 
+from lambdahat import uploads
 from lambdahat.draws import Draws, from_bytes
 from lambdahat.errors import LambdahatError
 from lambdahat.http import Transport
@@ -28,10 +29,12 @@ from lambdahat.objects import (
     Result,
     Series,
     Stage,
+    Use,
 )
 from lambdahat.tensors import to_bytes
 
 DEFAULT_URL = "http://127.0.0.1:8000"
+PART_BYTES = 32 * 2**20
 
 T = TypeVar("T", bound=BaseModel)
 Arrays = Mapping[str, Any]
@@ -67,24 +70,28 @@ class Client:
         """The tenant and the key that this client speaks for."""
         return self._get("/v1/whoami", Identity)
 
+    def usage(self) -> dict[str, Use]:
+        """How much there is of bytes, checkpoints and queued shards, and may be."""
+        return {what: Use.model_validate(use) for what, use in self._http.json("GET", "/v1/usage").items()}
+
     # Blobs ------------------------------------------------------------------------------------------------------------
 
     def upload(self, source: str | Path | bytes) -> str:
-        """Post a file, or bytes, unless the server has it from you already. Returns its SHA-256."""
+        """Post a file, or bytes, unless the server has it from you already. Returns its SHA-256.
+
+        What is large is sent in parts: cut short, even by the end of this process, the next call goes on from there.
+        """
         sha256 = _sha256(source)
-        owned = self._http.json("POST", "/v1/blobs:check", json={"sha256": [sha256]}, idempotent=True)["owned"]
-        if sha256 not in owned:
-            self._put_blob(sha256, source)
+        with BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            if size > PART_BYTES:
+                uploads.send_in_parts(self._http, file, sha256, size, PART_BYTES)
+            elif sha256 not in self._owned(sha256):
+                self._http.send("PUT", f"/v1/blobs/{sha256}", content=lambda: _from_the_start(file))
         return sha256
 
-    def _put_blob(self, sha256: str, source: str | Path | bytes) -> None:
-        with BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
-
-            def from_the_start() -> Any:
-                file.seek(0)
-                return file
-
-            self._http.send("PUT", f"/v1/blobs/{sha256}", content=from_the_start)
+    def _owned(self, sha256: str) -> list[str]:
+        return self._http.json("POST", "/v1/blobs:check", json={"sha256": [sha256]}, idempotent=True)["owned"]
 
     # Data sets and models ---------------------------------------------------------------------------------------------
 
@@ -357,6 +364,11 @@ def _curve_params(
 
 def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
     return {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
+
+
+def _from_the_start(file: IO[bytes]) -> IO[bytes]:
+    file.seek(0)
+    return file
 
 
 def _sha256(source: str | Path | bytes) -> str:

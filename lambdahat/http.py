@@ -135,7 +135,7 @@ class Transport:
                 if last or not repeatable or (error.status not in BUSY and error.code not in BUSY_CODES):
                     raise error
                 reason = f"{response.request.method} {response.request.url}: status {response.status_code}"
-            pause = min(0.2 * 2**number, 5.0) * random.uniform(0.75, 1.25)
+            pause = pause_seconds(number)
             log.debug("%s; again in %.1f s", reason, pause)
             time.sleep(pause)
         raise AssertionError("the last attempt returns or raises")
@@ -145,6 +145,11 @@ class Transport:
             f"no answer from {self.url}: {error or type(error).__name__}",
             "is it running? `lambdahat serve` starts one here; LAMBDAHAT_URL or --url says where it is",
         )
+
+
+def pause_seconds(number: int) -> float:
+    """Before the attempt that follows so many that failed."""
+    return min(0.2 * 2**number, 5.0) * random.uniform(0.75, 1.25)
 
 
 def _messages(response: httpx.Response) -> Iterator[Message]:

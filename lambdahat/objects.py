@@ -215,3 +215,10 @@ class Event(Object):
     kind: str
     data: dict[str, Any]
     created_at: datetime
+
+
+class Use(Object):
+    """How much there is of something. limit: None where there is none."""
+
+    used: int
+    limit: int | None

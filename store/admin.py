@@ -3,13 +3,14 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 from sqlalchemy.orm import Session
 
 from llc.errors import InputError
-from store import keys, schema, tenants
+from store import keys, quotas, schema, tenants
 from store.database import connect
 from store.settings import StoreSettings
 
@@ -55,6 +56,22 @@ def revoke_key(key_id: Annotated[str, typer.Argument(help="key_…, as GET /v1/w
     """End a key."""
     with _session() as session:
         keys.revoke_key(session, key_id)
+
+
+@app.command()
+def set_quota(
+    tenant: TenantName = "default",
+    bytes: Annotated[int | None, typer.Option(min=-1, help="Of its files.")] = None,
+    checkpoints: Annotated[int | None, typer.Option(min=-1)] = None,
+    queued_shards: Annotated[int | None, typer.Option(min=-1, help="Parts of its jobs that wait or run.")] = None,
+) -> None:
+    """Give a tenant limits of its own; -1: those of all tenants again. What is not named stays. Prints what is used."""
+    given = {"bytes": bytes, "checkpoints": checkpoints, "queued_shards": queued_shards}
+    with _session() as session:
+        owner = tenants.find_tenant(session, tenant)
+        quotas.set_limits(owner, {what: limit for what, limit in given.items() if limit is not None})
+        used = quotas.usage(session, _settings(), owner.id)
+    typer.echo(json.dumps({what: asdict(use) for what, use in used.items()}))
 
 
 def _settings() -> StoreSettings:

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from llc.errors import InputError
-from store.errors import TooLargeError
+from store.errors import DiskFullError, TooLargeError
 
 
 class BlobStore:
@@ -67,6 +67,38 @@ class BlobStore:
         path.replace(target)
         _sync_folder(target.parent)
 
+    def part(self, upload_id: str) -> Path:
+        """The file of an upload in parts."""
+        return self._uploads / f"{upload_id}.part"
+
+    def require_room(self, num_bytes: int, floor_bytes: int) -> None:
+        """Refuse what would leave less than the floor. Raises: DiskFullError."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        if shutil.disk_usage(self.root).free - num_bytes < floor_bytes:
+            raise DiskFullError
+
+    def remove(self, sha256: str, older_than_seconds: float) -> bool:
+        """Delete a blob that nothing refers to; False if its file is young: somebody is just bringing it again."""
+        path, aside = self.path(sha256), self._new_upload()
+        limit = time.time() - older_than_seconds
+        try:
+            if path.stat().st_mtime > limit:
+                return False
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(aside)
+        except FileNotFoundError:
+            return True
+        if aside.stat().st_mtime > limit:  # it was brought in between
+            aside.replace(path)
+            return False
+        aside.unlink()
+        return True
+
+    def names(self) -> Iterator[str]:
+        """The SHA-256 of every blob on the disk."""
+        for path in self.root.glob("[0-9a-f][0-9a-f]/[0-9a-f][0-9a-f]/*"):
+            yield path.name
+
     def saved(self, shard_id: str) -> Path:
         """The file of what a shard has computed so far, if any."""
         return self.root / "saved" / shard_id
@@ -76,16 +108,16 @@ class BlobStore:
         for path in (self.root / "saved").glob(f"{shard_id}*"):
             path.unlink(missing_ok=True)
 
-    def upload(self, max_bytes: int) -> "Upload":
+    def upload(self, max_bytes: int) -> "Incoming":
         """A file to write to, for who brings the chunks one by one."""
         path = self._new_upload()
         path.parent.mkdir(parents=True, exist_ok=True)
-        return Upload(self, path, max_bytes)
+        return Incoming(self, path, max_bytes)
 
     def remove_abandoned(self, older_than_seconds: float) -> int:
         """Delete what killed processes left of uploads, and what nobody resumed; how many files there were."""
         limit = time.time() - older_than_seconds
-        left = [*self._uploads.glob("*.tmp"), *(self.root / "saved").glob("*")]
+        left = [*self._uploads.glob("*.tmp"), *self._uploads.glob("*.part"), *(self.root / "saved").glob("*")]
         abandoned = [path for path in left if path.stat().st_mtime < limit]
         for path in abandoned:
             if path.is_dir():
@@ -102,7 +134,7 @@ class BlobStore:
         return self.root / "uploads"
 
 
-class Upload:
+class Incoming:
     """Bytes on their way to becoming a blob. A context: what was not kept at its end is gone."""
 
     def __init__(self, store: BlobStore, path: Path, max_bytes: int) -> None:

@@ -5,7 +5,7 @@ from sqlalchemy.orm import Session
 
 from llc.data import ArrayInfo, describe, num_samples, read_arrays
 from llc.models import MODEL_SPEC
-from store import uploads
+from store import owners
 from store.blobs import BlobStore
 from store.ids import new_id
 from store.tables import Dataset, Model
@@ -15,7 +15,7 @@ _ARRAYS = TypeAdapter(dict[str, ArrayInfo])
 
 def create_dataset(session: Session, blobs: BlobStore, tenant_id: str, name: str, sha256: str) -> Dataset:
     """A data set of the arrays in a blob. Raises: NotFoundError; InputError if the blob is no data set."""
-    uploads.require_owned(session, tenant_id, sha256)
+    owners.require_owned(session, tenant_id, sha256)
     session.commit()  # the file may be large: no transaction stays open while it is read
     arrays = describe(read_arrays(blobs.path(sha256)))
     dataset = Dataset(

@@ -28,3 +28,25 @@ class UnauthorizedError(InputError):
 
     def __init__(self, detail: str, hint: str) -> None:
         super().__init__("unauthorized", detail, hint)
+
+
+class QuotaError(InputError):
+    """The tenant would have more than it may."""
+
+    def __init__(self, what: str, used: int, asked: int, limit: int) -> None:
+        super().__init__(
+            "quota_exceeded",
+            f"{asked} more {what} than the {used} of now would be over the tenant's limit of {limit}",
+            "delete series that are no longer needed, or ask the operator for more; GET /v1/usage says what is used",
+        )
+
+
+class DiskFullError(InputError):
+    """There is no room."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "disk_full",
+            "there is no room left for files on the server",
+            "its operator has to make room; try again then",
+        )

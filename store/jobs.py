@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import RowMapping, delete, insert, select, text, update
+from sqlalchemy import RowMapping, delete, func, insert, select, text, update
 from sqlalchemy.orm import Session
 
 from llc.errors import InputError
@@ -98,6 +98,11 @@ def create_job(session: Session, tenant_id: str, series: Series, settings: JobSe
     event(session, job.id, "job.queued", {"checkpoints": len(checkpoint_ids), "shards": len(shards)})
     session.refresh(job)
     return job
+
+
+def num_shards(session: Session, job_id: str) -> int:
+    """Of all kinds."""
+    return session.scalars(select(func.count()).select_from(Shard).where(Shard.job_id == job_id)).one()
 
 
 def _check_refinements(session: Session, tenant_id: str, model: Model, llc: ChainSettings | None) -> None:

@@ -21,6 +21,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
 from llc.settings import JobSettings, MeasureSettings
+from store import owners
 from store.jobs import calibrated, event, is_cancelled, lock, settle
 from store.tables import Shard
 
@@ -153,14 +154,7 @@ def finish(
     """
     lock(session, lease.job_id)
     for sha256, size in sorted((blobs or {}).items()):  # in one order, so that nobody waits in a ring
-        session.execute(
-            text("INSERT INTO blobs (sha256, size) VALUES (:sha256, :size) ON CONFLICT DO NOTHING"),
-            {"sha256": sha256, "size": size},
-        )
-        session.execute(
-            text("INSERT INTO blob_owners (tenant_id, sha256) VALUES (:tenant, :sha256) ON CONFLICT DO NOTHING"),
-            {"tenant": lease.tenant_id, "sha256": sha256},
-        )
+        owners.add_owner(session, lease.tenant_id, sha256, size)
     ended = session.execute(
         text(
             """

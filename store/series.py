@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from llc.checkpoints import check_checkpoint
 from llc.models import MODEL_SPEC
-from store import uploads
+from store import owners
 from store.blobs import BlobStore
 from store.datasets import check_fits
 from store.errors import ConflictError
@@ -83,7 +83,7 @@ def add_checkpoint(
     Raises: NotFoundError; ConflictError `step_exists`; InputError if the file does not fill the model.
     """
     series = find(session, Series, tenant_id, series_id)
-    uploads.require_owned(session, tenant_id, sha256)
+    owners.require_owned(session, tenant_id, sha256)
     there = _at_step(session, series_id, step)
     if there is not None:
         return _same(there, sha256), False

@@ -50,3 +50,24 @@ class StoreSettings(BaseSettings):
         default=None, min_length=16, description="Who sends it is given /metrics; without one, callers on this machine."
     )
     max_blob_bytes: int = Field(default=8 * 2**30, ge=1, description="Largest upload.")
+    upload_seconds: float = Field(
+        default=24 * 3600.0, gt=0, description="An upload in parts that is not complete after so long is given up."
+    )
+    disk_floor_bytes: int = Field(
+        default=2**30,
+        ge=0,
+        description="Uploads that would leave less than this free on the disk of blobs are refused.",
+    )
+    tenant_bytes: int | None = Field(default=None, ge=0, description="A tenant's files; default: any number.")
+    tenant_checkpoints: int | None = Field(
+        default=None, ge=0, description="A tenant's checkpoints; default: any number."
+    )
+    tenant_queued_shards: int | None = Field(
+        default=None, ge=0, description="A tenant's shards that wait or run; default: any number."
+    )
+    draws_days: float | None = Field(
+        default=None, gt=0, description="Draws are kept for so long; default: as long as their results."
+    )
+    collect_seconds: float = Field(
+        default=3600.0, gt=0, description="The sweeper looks this often for files that nothing refers to any more."
+    )

@@ -67,11 +67,14 @@ def _state_check() -> CheckConstraint:
 
 
 class Tenant(Base):
-    """A lab: owns everything below."""
+    """A lab: owns everything below. max_…: its quotas, where they are not those of all (store.settings)."""
 
     __tablename__ = "tenants"
     id: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str]
+    max_bytes: Mapped[int | None]
+    max_checkpoints: Mapped[int | None]
+    max_queued_shards: Mapped[int | None]
     created_at: Mapped[datetime] = _created_at()
 
 
@@ -100,12 +103,30 @@ class Blob(Base):
 
 
 class BlobOwner(Base):
-    """Who posted a blob, or whose job made it. A tenant learns nothing of blobs it doesn't own."""
+    """Who posted a blob, or whose job made it. A tenant learns nothing of blobs it doesn't own.
+
+    touched_at: when there was last a sign that it is wanted; what nothing refers to is collected a while later.
+    """
 
     __tablename__ = "blob_owners"
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id", ondelete="CASCADE"), primary_key=True)
     sha256: Mapped[str] = mapped_column(ForeignKey("blobs.sha256"), primary_key=True)
     created_at: Mapped[datetime] = _created_at()
+    touched_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    __table_args__ = (Index(None, "sha256"),)
+
+
+class Upload(Base):
+    """A blob that is sent in parts. How far it is, its file knows (store.uploads)."""
+
+    __tablename__ = "uploads"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str] = _tenant()
+    sha256: Mapped[str]
+    size: Mapped[int]
+    created_at: Mapped[datetime] = _created_at()
+    expires_at: Mapped[datetime]
+    __table_args__ = (UniqueConstraint("tenant_id", "sha256"),)
 
 
 class Dataset(Base):
@@ -119,7 +140,7 @@ class Dataset(Base):
     arrays: Mapped[JSON]
     num_samples: Mapped[int]
     created_at: Mapped[datetime] = _created_at()
-    __table_args__ = (Index(None, "tenant_id", "id"),)
+    __table_args__ = (Index(None, "tenant_id", "id"), Index(None, "blob"))
 
 
 class Model(Base):
@@ -160,7 +181,12 @@ class Checkpoint(Base):
     blob: Mapped[str] = mapped_column(ForeignKey("blobs.sha256"))
     metrics: Mapped[JSON] = mapped_column(server_default=text("'{}'::jsonb"))
     created_at: Mapped[datetime] = _created_at()
-    __table_args__ = (UniqueConstraint("series_id", "step"), CheckConstraint("step >= 0", name="step"))
+    __table_args__ = (
+        UniqueConstraint("series_id", "step"),
+        CheckConstraint("step >= 0", name="step"),
+        Index(None, "tenant_id"),
+        Index(None, "blob"),
+    )
 
 
 class Job(Base):
@@ -249,7 +275,10 @@ class Result(Base):
     reason: Mapped[str]
     draws: Mapped[str | None] = mapped_column(ForeignKey("blobs.sha256"))
     created_at: Mapped[datetime] = _created_at()
-    __table_args__ = (Index(None, "shard_id"),)
+    __table_args__ = (
+        Index(None, "shard_id"),
+        Index("ix_results_draws", "draws", postgresql_where=text("draws IS NOT NULL")),
+    )
 
 
 class Stage(Base):

@@ -1,5 +1,5 @@
-"""`python -m worker.sweeper`: takes back expired leases and sends hints for shards that are due. One is enough; more
-do no harm.
+"""`python -m worker.sweeper`: takes back expired leases, sends hints for shards that are due, and now and then deletes
+what nothing refers to. One is enough; more do no harm.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from store.clock import Clock, straighten
 from store.database import connect
 from store.settings import StoreSettings
 from store.tables import QUEUES
-from worker import hints
+from worker import collector, hints
 
 log = logging.getLogger(__name__)
 
@@ -68,10 +68,11 @@ def main() -> None:
     argparse.ArgumentParser(prog="python -m worker.sweeper", description=__doc__).parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     settings = StoreSettings.model_validate({})
-    engine = connect(settings.database_url, pool_size=2, seconds=settings.database_seconds)
+    engine = connect(settings.database_url, pool_size=3, seconds=settings.database_seconds)
     sweeper, stop = Sweeper(engine, settings), threading.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stop.set())
+    collector.start(engine, settings, stop)
     while not stop.wait(settings.sweep_seconds):
         try:
             sweeper.round()

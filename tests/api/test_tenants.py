@@ -31,6 +31,7 @@ def theirs(lab: Lab) -> dict[str, str]:
         "model_id": found["model"],
         "dataset_id": found["dataset"],
         "key_id": lab.get("/v1/api-keys").json()["data"][0]["id"],
+        "upload_id": lab.post("/v1/uploads", json={"sha256": "0" * 64, "size": 9}).json()["id"],
         "sha256": lab.get(f"/v1/series/{series}/checkpoints").json()["data"][0]["blob"],
     }
 
@@ -55,8 +56,11 @@ def test_no_operation_finds_it(lab: Lab, other_lab: Lab, theirs: dict[str, str],
         body = BODIES.get((method, path))
         if body and "blob" in body:
             body = {**body, "blob": mine}
-        response = other_lab.request(method, path.format(**theirs), json=body)
-        refused(response, 404, "not_found")
+        response = other_lab.request(method, path.format(**theirs), json=body, headers={"Upload-Offset": "0"})
+        if method == "HEAD":
+            assert response.status_code == 404
+        else:
+            refused(response, 404, "not_found")
         assert lab.everything() == before, (method, path)
 
 

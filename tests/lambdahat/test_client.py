@@ -1,5 +1,6 @@
 """The client against the real API."""
 
+import os
 import threading
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from sqlalchemy import Engine
 from lambdahat import ApiError, Client, LambdahatError, ServerUnreachableError
 from lambdahat.http import api_error
 from llc.draw_files import read_draws
+from tests.chaos.proxy import Proxy
 from tests.lambdahat import curves, lab
 from tests.lambdahat.service import Service
 
@@ -33,6 +35,57 @@ def test_uploads_once(client: Client, tmp_path: Path, caplog: pytest.LogCaptureF
     assert client.upload(str(path)) == sha256
     assert caplog.text.count("/v1/blobs:check") == 3
     assert caplog.text.count("PUT ") == 1
+
+
+def test_a_large_file_goes_on_after_every_cut(
+    service: Service, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lambdahat.client.PART_BYTES", 3_000_000)
+    path = tmp_path / "large"
+    path.write_bytes(os.urandom(40_000_000))
+    with Proxy(("127.0.0.1", service.port)) as proxy, Client(f"http://127.0.0.1:{proxy.port}", key) as client:
+        cuts, is_over = 0, threading.Event()
+
+        def cut() -> None:
+            nonlocal cuts
+            while not is_over.wait(0.15):
+                proxy.reset()
+                cuts += 1
+
+        cutter = threading.Thread(target=cut)
+        cutter.start()
+        try:
+            sha256 = client.upload(path)
+        finally:
+            is_over.set()
+            cutter.join()
+        assert cuts > 0
+        assert client.upload(path) == sha256
+        assert client.usage()["bytes"].used == 40_000_000
+
+
+def test_a_large_file_goes_on_in_another_process(service: Service, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lambdahat.client.PART_BYTES", 100_000)
+    content = os.urandom(1_000_000)
+    with Client(service.url, key, retries=0) as client:
+        sent = 0
+
+        def give_up(request: httpx.Request) -> None:
+            nonlocal sent
+            sent += request.method == "PATCH"
+            if sent == 5:
+                raise KeyboardInterrupt
+
+        client._http._http.event_hooks["request"].append(give_up)
+        with pytest.raises(KeyboardInterrupt):
+            client.upload(content)
+    with Client(service.url, key, retries=0) as client:
+        offsets: list[str] = []
+        client._http._http.event_hooks["request"].append(
+            lambda request: offsets.append(request.headers.get("Upload-Offset", ""))
+        )
+        client.upload(content)
+    assert next(offset for offset in offsets if offset) == "400000"
 
 
 def test_data_model_series_and_back(client: Client) -> None:

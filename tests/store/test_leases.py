@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from llc.errors import InputError
 from llc.settings import JobSettings
 from store import jobs as store_jobs
-from store import leases, results, tenants, uploads
+from store import leases, owners, results, tenants
 from store.errors import NotFoundError
 from store.ids import new_id
 from store.leases import MAX_LOSSES, Hint, Lease, LeaseLostError
@@ -216,7 +216,7 @@ def test_files_that_results_name_are_the_tenants_only_if_the_shard_ends(jobs: Jo
 
     def owns_it() -> bool:
         with jobs.session() as session:
-            return uploads.owned(session, jobs.tenant_id, [sha256]) == {sha256}
+            return owners.owned(session, jobs.tenant_id, [sha256]) == {sha256}
 
     with pytest.raises(LeaseLostError), jobs.session() as session:
         leases.finish(session, dataclasses.replace(lease, fence=7), rows, blobs={sha256: 3})
