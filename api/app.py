@@ -25,7 +25,9 @@ from api import (
     usage,
 )
 from api.dependencies import State
+from api.etags import ETags
 from api.middleware import BodyLimit, RequestLog
+from api.rate import Rates
 from api.streams import Announcements
 from store.blobs import BlobStore
 from store.database import connect
@@ -37,7 +39,13 @@ def create_app() -> FastAPI:
     logs.join_standard_log()
     settings = StoreSettings.model_validate({})
     engine = connect(settings.database_url, seconds=settings.database_seconds)
-    shared = State(settings, engine, BlobStore(settings.blob_dir), Announcements(settings.database_url))
+    shared = State(
+        settings,
+        engine,
+        BlobStore(settings.blob_dir),
+        Announcements(settings.database_url),
+        Rates(settings.rate_per_second),
+    )
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -66,6 +74,7 @@ def create_app() -> FastAPI:
         app.include_router(resource.router)
     problems.install(app)
     openapi.install(app)
-    app.add_middleware(BodyLimit)
+    app.add_middleware(BodyLimit, seconds=settings.request_seconds)
+    app.add_middleware(ETags)
     app.add_middleware(RequestLog)
     return app

@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from api.problems import ForbiddenError
+from api.rate import Rates
 from api.streams import Announcements
 from store.blobs import BlobStore
 from store.errors import UnauthorizedError
@@ -27,6 +28,7 @@ class State:
     engine: Engine
     blobs: BlobStore
     announcements: Announcements
+    rates: Rates
 
     @contextmanager
     def session(self) -> Iterator[Session]:
@@ -55,6 +57,7 @@ def _require(scope: Scope) -> Callable[..., ApiKey]:
             raise UnauthorizedError("there is no API key", "send the header 'Authorization: Bearer lh_…'")
         with shared.session() as session:
             key = find_key(session, given.credentials)
+        shared.rates.take(key.id)
         if scope not in key.scopes:
             raise ForbiddenError(scope)
         return key

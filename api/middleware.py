@@ -1,5 +1,7 @@
 """What surrounds every request: its id, a line in the log, the limit of its body, and the end of what nobody caught."""
 
+import asyncio
+import math
 import re
 import time
 import uuid
@@ -15,6 +17,14 @@ from api.problems import render
 log = structlog.get_logger()
 
 MAX_JSON_BYTES = 1_000_000
+SECURITY = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    # Answers with secrets or results are no one else's; those that may be kept say so.
+    "Cache-Control": "no-store",
+}
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -36,7 +46,10 @@ class RequestLog:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = request_id
+                for name, value in SECURITY.items():
+                    headers.setdefault(name, value)
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
@@ -58,25 +71,34 @@ class RequestLog:
 
 
 class BodyLimit:
-    """Refuses bodies of more than 1 MB, except where files are uploaded, which has limits of its own."""
+    """Refuses bodies of more than 1 MB, except where files are uploaded, which has limits of its own, and those that
+    stop coming.
+    """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, seconds: float) -> None:
         self.app = app
+        self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or _is_upload(scope):
+        if scope["type"] != "http":
             return await self.app(scope, receive, send)
+        most = math.inf if _is_upload(scope) else MAX_JSON_BYTES
         declared = int(Headers(scope=scope).get("Content-Length", "0"))
-        received = 0
+        received, is_whole = 0, False
         too_large = HTTPException(413, f"the body has more than {MAX_JSON_BYTES} bytes")
 
         async def limited() -> Message:
-            nonlocal received
-            if declared > MAX_JSON_BYTES:
+            nonlocal received, is_whole
+            if declared > most:
                 raise too_large
-            message = await receive()
+            try:
+                async with asyncio.timeout(None if is_whole else self._seconds):
+                    message = await receive()
+            except TimeoutError:
+                raise HTTPException(408, f"nothing of the body came for {self._seconds:g} s") from None
             received += len(message.get("body", b""))
-            if received > MAX_JSON_BYTES:
+            is_whole = not message.get("more_body", False)
+            if received > most:
                 raise too_large
             return message
 

@@ -16,8 +16,6 @@ HEADERS = {
     # Plotly sets style attributes; scripts come from here alone.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
 }
 ASK_AGAIN = "no-cache"
 A_DAY = "public, max-age=86400"

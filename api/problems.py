@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -17,7 +18,15 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from llc.errors import InputError
-from store.errors import ConflictError, DiskFullError, NotFoundError, QuotaError, TooLargeError, UnauthorizedError
+from store.errors import (
+    ConflictError,
+    DiskFullError,
+    NotFoundError,
+    QuotaError,
+    RateLimitedError,
+    TooLargeError,
+    UnauthorizedError,
+)
 
 log = structlog.get_logger()
 
@@ -66,6 +75,7 @@ _STATUSES: tuple[tuple[type[InputError], int], ...] = (
     (UnauthorizedError, 401),
     (ForbiddenError, 403),
     (QuotaError, 403),
+    (RateLimitedError, 429),
     (DiskFullError, 507),
     (InputError, 422),
 )
@@ -74,6 +84,7 @@ _HINTS: Mapping[int, tuple[str, str]] = {
     400: ("bad_request", "the body is to be JSON in UTF-8"),
     404: ("not_found", "check the address; GET /openapi.json lists them all"),
     405: ("method_not_allowed", "GET /openapi.json lists what each address takes"),
+    408: ("request_timeout", "send it again, in one go"),
     413: ("too_large", "large things go to PUT /v1/blobs/{sha256}"),
 }
 
@@ -115,7 +126,9 @@ def install(app: FastAPI) -> None:
 
 async def _input_error(request: Request, error: InputError) -> Response:
     status = next(status for kind, status in _STATUSES if isinstance(error, kind))
-    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+    if isinstance(error, RateLimitedError):
+        headers["Retry-After"] = str(math.ceil(error.seconds))
     return render(status, error.code, error.detail, error.hint, request.state.request_id, headers=headers)
 
 
@@ -152,7 +165,7 @@ async def _http_exception(request: Request, error: HTTPException) -> Response:
 async def _database_error(request: Request, error: Exception) -> Response:
     log.error("database_unavailable", reason=str(error)[:MAX_CHARACTERS])
     detail, hint = "the database can't be reached or is overloaded", "try again in a few seconds"
-    return render(503, "unavailable", detail, hint, request.state.request_id, headers={"Retry-After": "5"})
+    return render(503, "unavailable", detail, hint, request.state.request_id, headers={"Retry-After": "2"})
 
 
 async def _os_error(request: Request, error: Exception) -> Response:

@@ -15,7 +15,9 @@ from lambdahat.errors import ApiError, ServerUnreachableError
 
 log = logging.getLogger(__name__)
 
-BUSY = frozenset({502, 503, 504})
+BUSY = frozenset({429, 502, 503, 504})
+REFUSED = 429
+"""Too many requests: whatever it asks for, nothing was done."""
 BUSY_CODES = frozenset({"request_in_flight"})
 """A request that was sent again while the first is still being answered."""
 
@@ -31,6 +33,9 @@ class Message:
     kind: str
     data: str
 
+
+LONGEST_WAIT = 30.0
+"""Seconds, whatever a server says."""
 
 Content = Callable[[], Any]
 """Makes a request's body anew for every attempt."""
@@ -121,7 +126,7 @@ class Transport:
     def _persist(self, attempt: Callable[[], httpx.Response], repeatable: bool) -> httpx.Response:
         """Make a request until it succeeds or there is no point in it."""
         for number in range(self.retries + 1):
-            last = number == self.retries
+            last, wait = number == self.retries, 0.0
             try:
                 response = attempt()
             except httpx.TransportError as error:
@@ -132,10 +137,15 @@ class Transport:
                 if response.is_success:
                     return response
                 error = api_error(response)
-                if last or not repeatable or (error.status not in BUSY and error.code not in BUSY_CODES):
+                if (
+                    last
+                    or not (repeatable or error.status == REFUSED)
+                    or (error.status not in BUSY and error.code not in BUSY_CODES)
+                ):
                     raise error
+                wait = min(_retry_after(response), LONGEST_WAIT)
                 reason = f"{response.request.method} {response.request.url}: status {response.status_code}"
-            pause = pause_seconds(number)
+            pause = pause_seconds(number) + wait
             log.debug("%s; again in %.1f s", reason, pause)
             time.sleep(pause)
         raise AssertionError("the last attempt returns or raises")
@@ -145,6 +155,11 @@ class Transport:
             f"no answer from {self.url}: {error or type(error).__name__}",
             "is it running? `lambdahat serve` starts one here; LAMBDAHAT_URL or --url says where it is",
         )
+
+
+def _retry_after(response: httpx.Response) -> float:
+    said = response.headers.get("Retry-After", "")
+    return float(said) if said.isdigit() else 0.0
 
 
 def pause_seconds(number: int) -> float:

@@ -50,3 +50,15 @@ class DiskFullError(InputError):
             "there is no room left for files on the server",
             "its operator has to make room; try again then",
         )
+
+
+class RateLimitedError(InputError):
+    """Too many requests. seconds: until the next is answered."""
+
+    def __init__(self, per_second: float, seconds: float) -> None:
+        super().__init__(
+            "rate_limited",
+            f"this key asks more than {per_second:g} times a second",
+            "wait as long as Retry-After says; lists have pages of up to 1000, and a job has a stream of events",
+        )
+        self.seconds = seconds

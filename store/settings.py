@@ -50,6 +50,12 @@ class StoreSettings(BaseSettings):
         default=None, min_length=16, description="Who sends it is given /metrics; without one, callers on this machine."
     )
     max_blob_bytes: int = Field(default=8 * 2**30, ge=1, description="Largest upload.")
+    request_seconds: float = Field(
+        default=30.0, gt=0, description="A request whose body stops coming for so long is given up."
+    )
+    rate_per_second: float = Field(
+        default=500.0, gt=0, description="Requests of a key that an API process answers; more are refused for a moment."
+    )
     upload_seconds: float = Field(
         default=24 * 3600.0, gt=0, description="An upload in parts that is not complete after so long is given up."
     )
