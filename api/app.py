@@ -22,6 +22,7 @@ from api import (
     pages,
     problems,
     series,
+    webhooks,
 )
 from api.dependencies import State
 from api.middleware import BodyLimit, RequestLog
@@ -49,8 +50,24 @@ def create_app() -> FastAPI:
 
     app = FastAPI(title="lambdahat", version=openapi.VERSION, description=openapi.DESCRIPTION, lifespan=lifespan)
     app.state.shared = shared
-    for resource in (keys, blobs, datasets, models, series, checkpoints, jobs, draws, curves, health, metrics, pages):
+    resources = (
+        keys,
+        blobs,
+        datasets,
+        models,
+        series,
+        checkpoints,
+        jobs,
+        draws,
+        curves,
+        webhooks,
+        health,
+        metrics,
+        pages,
+    )
+    for resource in resources:
         app.include_router(resource.router)
+    app.webhooks.post("event", summary="What happened")(webhooks.told)  # for /openapi.json
     problems.install(app)
     openapi.install(app)
     app.add_middleware(BodyLimit)

@@ -33,7 +33,7 @@ def check_url(url: str, allow_http: bool) -> SplitResult:
     Raises: InputError `bad_webhook_url`.
     """
 
-    def refuse(why: str, hint: str = "for example https://example.org/hooks/lambdahat") -> InputError:
+    def refuse(why: str, hint: str = "for example https://lab.example/hooks") -> InputError:
         return InputError("bad_webhook_url", f"the URL {why}", hint)
 
     if _URL.fullmatch(url) is None:
