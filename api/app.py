@@ -23,6 +23,7 @@ from api import (
     series,
     uploads,
     usage,
+    webhooks,
 )
 from api.dependencies import State
 from api.etags import ETags
@@ -55,7 +56,7 @@ def create_app() -> FastAPI:
 
     app = FastAPI(title="lambdahat", version=openapi.VERSION, description=openapi.DESCRIPTION, lifespan=lifespan)
     app.state.shared = shared
-    for resource in (
+    resources = (
         keys,
         usage,
         blobs,
@@ -67,11 +68,14 @@ def create_app() -> FastAPI:
         jobs,
         draws,
         curves,
+        webhooks,
         health,
         metrics,
         pages,
-    ):
+    )
+    for resource in resources:
         app.include_router(resource.router)
+    app.webhooks.post("event", summary="What happened")(webhooks.told)  # for /openapi.json
     problems.install(app)
     openapi.install(app)
     app.add_middleware(BodyLimit, seconds=settings.request_seconds)

@@ -41,6 +41,7 @@ class _Of(Collector):
             ("jobs", "Jobs by state.", ["state"], found.jobs),
             ("shards", "Shards by queue and state.", ["queue", "state"], found.shards),
             ("queue_age_seconds", "How long the oldest due shard has waited.", ["queue"], found.queue_ages),
+            ("webhook_deliveries", "Of the last 30 days, by state.", ["state"], found.webhook_deliveries),
             ("blobs", "Files kept.", [], [((), found.blobs)]),
             ("blob_bytes", "Their size.", [], [((), found.blob_bytes)]),
         ):

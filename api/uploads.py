@@ -30,7 +30,7 @@ Offset = Annotated[
 class NewUpload(Body):
     """A file to come."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"sha256": _HASH, "size": 2_000_000_000}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"sha256": _HASH, "size": 2_000_000}]})
     sha256: Sha256
     size: int = Field(ge=0, lt=2**62, description="Bytes of the whole file.")
 

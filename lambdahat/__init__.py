@@ -8,6 +8,7 @@ from lambdahat.client import Client
 from lambdahat.errors import ApiError, LambdahatError, RecorderError, ServerUnreachableError
 from lambdahat.recorder import Recorder
 from lambdahat.schedule import log_linear_steps
+from lambdahat.webhooks import WebhookError, verify_webhook
 
 __all__ = [
     "ApiError",
@@ -16,5 +17,7 @@ __all__ = [
     "Recorder",
     "RecorderError",
     "ServerUnreachableError",
+    "WebhookError",
     "log_linear_steps",
+    "verify_webhook",
 ]

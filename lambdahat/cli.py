@@ -25,6 +25,7 @@ from lambdahat._cli_common import (
 )
 from lambdahat._cli_push import push_checkpoints, series_for
 from lambdahat._cli_watch import show_job, watch_job
+from lambdahat._cli_webhooks import app as webhooks
 from lambdahat.client import DEFAULT_URL
 from lambdahat.errors import LambdahatError
 from lambdahat.objects import Stage
@@ -38,6 +39,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(webhooks, name="webhooks")
 
 
 class Format(StrEnum):

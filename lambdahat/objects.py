@@ -222,3 +222,37 @@ class Use(Object):
 
     used: int
     limit: int | None
+
+
+class Webhook(Resource):
+    """An address that is told of events. `disabled_reason`: 'asked', 'gone' or 'failing'; null while it is enabled."""
+
+    url: str
+    events: list[str]
+    description: str
+    disabled_at: datetime | None = None
+    disabled_reason: str | None = None
+    last_delivered_at: datetime | None = None
+    paused_until: datetime | None = None
+    previous_secret_until: datetime | None = None
+    created_at: datetime
+
+
+class MadeWebhook(Webhook):
+    """A webhook with its secret, which is shown when it is made and not again."""
+
+    secret: str = Field(repr=False)
+
+
+class Delivery(Resource):
+    """Something that a webhook is told; `id` is the header `webhook-id`. Times are null until they come, or after."""
+
+    event: str
+    state: Literal["pending", "delivered", "failed"]
+    attempts: int
+    last_status: int | None = None
+    last_error: str | None = None
+    last_attempt_at: datetime | None = None
+    next_attempt_at: datetime | None = None
+    created_at: datetime
+    ended_at: datetime | None = None

@@ -25,6 +25,8 @@ class Figures:
     lease_expiries: float
     row_steps: float
     """Done, ever, as far as the shards are still there."""
+    webhook_deliveries: Counts
+    """By state; those that ended, for 30 days."""
     blobs: float
     blob_bytes: float
 
@@ -51,6 +53,7 @@ def figures(session: Session) -> Figures:
         claims=claims,
         lease_expiries=lease_expiries,
         row_steps=row_steps,
+        webhook_deliveries=counts("SELECT state, count(*) FROM webhook_deliveries GROUP BY state"),
         blobs=blobs,
         blob_bytes=blob_bytes,
     )

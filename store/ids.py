@@ -4,7 +4,7 @@ from typing import Literal
 
 import uuid_utils
 
-Prefix = Literal["ten", "key", "upl", "dst", "mdl", "ser", "ckp", "job", "shd", "stg"]
+Prefix = Literal["ten", "key", "upl", "dst", "mdl", "ser", "ckp", "job", "shd", "stg", "whk", "msg"]
 
 
 def new_id(prefix: Prefix) -> str:

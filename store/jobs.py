@@ -16,6 +16,7 @@ from llc.errors import InputError
 from llc.models import MODEL_SPEC
 from llc.patterns import matching
 from llc.settings import AutoLLCSettings, ChainSettings, JobSettings, MeasureSettings
+from store import webhooks
 from store.datasets import check_fits
 from store.errors import ConflictError
 from store.ids import new_id
@@ -276,5 +277,16 @@ def event(session: Session, job_id: str, kind: str, data: dict[str, Any]) -> Non
     of a job are committed in the order of their ids.
     """
     tenant_id = select(Job.tenant_id).where(Job.id == job_id).scalar_subquery()
-    session.execute(insert(Event).values(tenant_id=tenant_id, job_id=job_id, kind=kind, data=data))
+    added = insert(Event).values(tenant_id=tenant_id, job_id=job_id, kind=kind, data=data)
+    at = session.execute(added.returning(Event.created_at)).scalar_one()
     session.execute(text("SELECT pg_notify(:channel, :job)"), {"channel": CHANNEL, "job": job_id})
+    if kind in webhooks.EVENTS:
+        job = session.execute(select(Job.tenant_id, Job.series_id, Job.state).where(Job.id == job_id)).one()
+        webhooks.announce(session, job.tenant_id, kind, at, _told(job_id, job.series_id, job.state))
+
+
+def _told(job_id: str, series_id: str, state: str) -> dict[str, Any]:
+    """What a webhook is told of a job: where to look."""
+    here, series = f"/v1/jobs/{job_id}", f"/v1/series/{series_id}"
+    links = {"job": here, "results": f"{here}/results", "curve": f"{series}/curve?job={job_id}"}
+    return {"job": job_id, "series": series_id, "state": state, "links": links}

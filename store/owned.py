@@ -8,9 +8,9 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from store.errors import NotFoundError
-from store.tables import ApiKey, Dataset, Job, Model, Series, Upload
+from store.tables import ApiKey, Dataset, Delivery, Job, Model, Series, Upload, Webhook
 
-Owned = TypeVar("Owned", ApiKey, Dataset, Model, Series, Job, Upload)
+Owned = TypeVar("Owned", ApiKey, Dataset, Model, Series, Job, Upload, Webhook, Delivery)
 
 _ID = re.compile(r"[a-z]{3}_[0-9a-f]{32}")
 

@@ -1,9 +1,15 @@
 """Where the store is, from the environment (`LAMBDAHAT_*`), and the times of the job protocol."""
 
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+def _by_commas(value: Any) -> Any:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
 class StoreSettings(BaseSettings):
@@ -46,6 +52,10 @@ class StoreSettings(BaseSettings):
     )
     dispatch_window: int = Field(default=256, ge=1, description="Hints under way at once.")
     sweep_seconds: float = Field(default=0.5, gt=0, description="The sweeper looks this often.")
+    webhook_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_by_commas)] = Field(
+        default=(), description="Networks to which webhooks are sent although they are not public; by commas."
+    )
+    webhook_http: bool = Field(default=False, description="Webhooks may be http://, not https:// only.")
     metrics_token: str | None = Field(
         default=None, min_length=16, description="Who sends it is given /metrics; without one, callers on this machine."
     )

@@ -320,6 +320,61 @@ class Event(Base):
     )
 
 
+class Webhook(Base):
+    """An address that is told of events. events: kinds, or '*'; secret: signs what is sent, `whsec_…`, and so does the
+    one before it for a while after it was replaced.
+
+    lease_expires_at, fence: of the sender that is at it, one at a time; the lease ends, and is not forgotten, when that
+    is done, so that who waited longest comes next; paused_until: the receiver asked for it.
+    """
+
+    __tablename__ = "webhooks"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str] = _tenant()
+    url: Mapped[str]
+    events: Mapped[list[str]]
+    description: Mapped[str]
+    secret: Mapped[str]
+    previous_secret: Mapped[str | None]
+    previous_secret_until: Mapped[datetime | None]
+    disabled_at: Mapped[datetime | None]
+    disabled_reason: Mapped[str | None]
+    last_delivered_at: Mapped[datetime | None]
+    paused_until: Mapped[datetime | None]
+    lease_expires_at: Mapped[datetime | None]
+    fence: Mapped[int] = mapped_column(server_default="0")
+    created_at: Mapped[datetime] = _created_at()
+    __table_args__ = (
+        CheckConstraint("disabled_reason IN ('asked', 'gone', 'failing')", name="disabled_reason"),
+        Index(None, "tenant_id", "id"),
+    )
+
+
+class Delivery(Base):
+    """What a webhook is told: this very body, under this id, in every attempt. next_attempt_at: null once it ended."""
+
+    __tablename__ = "webhook_deliveries"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str] = _tenant()
+    webhook_id: Mapped[str] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"))
+    event: Mapped[str]
+    body: Mapped[str]
+    state: Mapped[str] = mapped_column(server_default="pending")
+    attempts: Mapped[int] = mapped_column(Integer, server_default="0")
+    next_attempt_at: Mapped[datetime | None] = mapped_column(server_default=func.now())
+    last_attempt_at: Mapped[datetime | None]
+    last_status: Mapped[int | None] = mapped_column(Integer)
+    last_error: Mapped[str | None]
+    created_at: Mapped[datetime] = _created_at()
+    ended_at: Mapped[datetime | None]
+    __table_args__ = (
+        CheckConstraint("state IN ('pending', 'delivered', 'failed')", name="state"),
+        Index(None, "webhook_id", "id"),
+        Index(None, "ended_at"),
+        Index("ix_webhook_deliveries_due", "webhook_id", "next_attempt_at", postgresql_where=text("state = 'pending'")),
+    )
+
+
 class IdempotencyKey(Base):
     """What was answered to a request with this key. fingerprint: of the request."""
 

@@ -16,7 +16,7 @@ OURS = {name: service for name, service in SERVICES.items() if service["image"].
 
 
 def test_the_services_are_the_ones_of_serve() -> None:
-    assert set(OURS) == {"migrate", "api", "worker-cpu", "worker-gpu", "sweeper"}
+    assert set(OURS) == {"migrate", "api", "worker-cpu", "worker-gpu", "sweeper", "webhooks"}
     assert set(SERVICES) - set(OURS) == {"postgres", "valkey"}
 
 

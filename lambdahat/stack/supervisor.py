@@ -87,7 +87,7 @@ class Stack:
         return self._key
 
     def pids(self) -> dict[str, int]:
-        """The children that run now: postgres, valkey, worker, api, sweeper → process id."""
+        """The children that run now: postgres, valkey, worker, api, sweeper, webhooks → process id."""
         children = {child.program.name: child.pid for child in (*self._servers, *self._programs)}
         return {name: pid for name, pid in children.items() if pid is not None}
 
@@ -176,6 +176,7 @@ class Stack:
         new_key = json.loads(admin("ensure-tenant", "--name", TENANT))["key"]
         self._wait_ready(api)
         self._launch(python("sweeper", "worker.sweeper"))
+        self._launch(python("webhooks", "worker.webhooks", stop_seconds=20.0))  # as long as an attempt may take
         self._keep_key(new_key, admin)
 
     def _start_servers(self, folder: DataFolder) -> dict[str, str]:

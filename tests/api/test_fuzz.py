@@ -51,6 +51,7 @@ def bodies(url: str, engine: Engine, blob_dir: Path) -> Iterator[tuple[Lab, dict
                 "/v1/models:validate": {"spec": MODEL},
                 "/v1/datasets": {"name": "a", "blob": blob},
                 "/v1/blobs:check": {"sha256": [blob]},
+                "/v1/webhooks": {"url": "https://192.0.2.1/", "events": ["job.failed"], "description": "a"},
                 "/v1/jobs": {"series": series, "measures": MEASURES, "stages": {"min_z": 3.0}, "device": "cpu"},
             },
         )
@@ -79,7 +80,7 @@ def changed(body: Any, path: tuple[Any, ...], key: str | None, value: Any) -> An
     return body
 
 
-@given(st.integers(0, 6), st.integers(0, 200), st.none() | TEXT, VALUES)
+@given(st.integers(0, 7), st.integers(0, 200), st.none() | TEXT, VALUES)
 @example(1, 0, None, {"name": "\ud800", "model": "m", "dataset": "d", "\udfff": 1})
 @example(1, 1, None, "a\0b")
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

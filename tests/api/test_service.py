@@ -130,7 +130,7 @@ def test_every_reference_leads_somewhere(openapi: dict[str, Any]) -> None:
 
 
 def test_examples_of_the_description_are_valid(openapi: dict[str, Any], lab: Lab) -> None:
-    """What a reader copies is refused for its made-up ids at most."""
+    """What a reader copies is refused for its made-up ids and hosts at most."""
     for path, methods in openapi["paths"].items():
         body = methods.get("post", {}).get("requestBody", {}).get("content", {}).get("application/json")
         if body is None:
@@ -138,7 +138,8 @@ def test_examples_of_the_description_are_valid(openapi: dict[str, Any], lab: Lab
         schema = openapi["components"]["schemas"][body["schema"]["$ref"].rsplit("/", 1)[1]]
         for example in schema["examples"]:
             response = lab.post(path.replace("{series_id}", lab.series()), json=example)
-            assert response.status_code in (200, 201, 404), (path, response.text)
+            made_up = response.json().get("code") in ("not_found", "unknown_host")
+            assert response.is_success or made_up, (path, response.text)
 
 
 def test_the_service_never_loads_torch() -> None:

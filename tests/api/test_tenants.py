@@ -14,6 +14,7 @@ OPEN = {
 
 BODIES: dict[tuple[str, str], Any] = {
     ("PATCH", "/v1/series/{series_id}"): {"name": "mine now"},
+    ("PATCH", "/v1/webhooks/{webhook_id}"): {"enabled": False},
     ("POST", "/v1/series/{series_id}/checkpoints"): {"step": 7, "blob": "{blob}", "metrics": {}},
 }
 
@@ -32,8 +33,16 @@ def theirs(lab: Lab) -> dict[str, str]:
         "dataset_id": found["dataset"],
         "key_id": lab.get("/v1/api-keys").json()["data"][0]["id"],
         "upload_id": lab.post("/v1/uploads", json={"sha256": "0" * 64, "size": 9}).json()["id"],
+        **webhook_of(lab),
         "sha256": lab.get(f"/v1/series/{series}/checkpoints").json()["data"][0]["blob"],
     }
+
+
+def webhook_of(lab: Lab) -> dict[str, str]:
+    """A webhook with a delivery."""
+    body = {"url": "https://192.0.2.1/hook", "events": ["*"]}
+    webhook = lab.post("/v1/webhooks", json=body).json()["id"]
+    return {"webhook_id": webhook, "delivery_id": lab.post(f"/v1/webhooks/{webhook}/test").json()["id"]}
 
 
 def operations(url: str) -> list[tuple[str, str]]:

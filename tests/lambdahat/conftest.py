@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 from lambdahat import Client
 from tests.lambdahat import lab
 from tests.lambdahat.service import Service
+from tests.receiver import HERE
 
 
 @pytest.fixture(scope="session")
@@ -18,6 +19,7 @@ def environment(database_url: str, broker_url: str, tmp_path_factory: pytest.Tem
         "LAMBDAHAT_DATABASE_URL": database_url,
         "LAMBDAHAT_BROKER_URL": broker_url,
         "LAMBDAHAT_BLOB_DIR": str(tmp_path_factory.mktemp("blobs")),
+        **HERE,
     }
 
 

@@ -18,7 +18,7 @@ import pytest
 
 from lambdahat.stack import Stack, StackError, serve
 
-CHILDREN = {"postgres", "valkey", "worker", "api", "sweeper"}
+CHILDREN = {"postgres", "valkey", "worker", "api", "sweeper", "webhooks"}
 SERVE = """
 import sys
 from pathlib import Path
