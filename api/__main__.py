@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 import uvicorn
 
-from api import logs
+from store import logs
 
 GRACE_SECONDS = 3
 """For requests under way when the service is asked to stop; streams end with it."""

@@ -15,7 +15,6 @@ from api import (
     health,
     jobs,
     keys,
-    logs,
     metrics,
     models,
     openapi,
@@ -26,6 +25,7 @@ from api import (
 from api.dependencies import State
 from api.middleware import BodyLimit, RequestLog
 from api.streams import Announcements
+from store import logs
 from store.blobs import BlobStore
 from store.database import connect
 from store.settings import StoreSettings

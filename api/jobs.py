@@ -5,6 +5,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Annotated, Any, Literal
 
+import structlog
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
@@ -22,6 +23,8 @@ from store import jobs
 from store.owned import find, newest
 from store.results import events, results
 from store.tables import Job, Result, Series
+
+log = structlog.get_logger()
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses=RESPONSES)
 
@@ -186,6 +189,7 @@ def post_job(body: NewJob, response: Response, once: Once) -> JobOut:
         series = find(session, Series, once.tenant_id, body.series, lock="keep")
         job = jobs.create_job(session, once.tenant_id, series, body.settings())
         response.headers["Location"] = f"/v1/jobs/{job.id}"
+        log.info("job_posted", job=job.id, series=series.id)  # with the request's id: what workers log has the job's
         return _show(session, [job])[0]
 
     return once(create)
@@ -227,6 +231,7 @@ def retry_job(job_id: str, key: Writer, shared: Shared) -> JobOut:
     with shared.session() as session:
         job = find(session, Job, key.tenant_id, job_id)
         jobs.retry(session, job)
+        log.info("job_retried", job=job.id)
         return _show(session, [job])[0]
 
 

@@ -3,10 +3,10 @@ do no harm.
 """
 
 import argparse
-import logging
 import signal
 import threading
 
+import structlog
 from kombu.exceptions import OperationalError as BrokerError
 from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
@@ -14,16 +14,19 @@ from sqlalchemy.orm import Session
 
 from store import idempotency, leases
 from store.database import connect
+from store.logs import Outage, write_json
 from store.settings import StoreSettings
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger()
+
+database, broker = Outage("database"), Outage("broker")
 
 
 def sweep(engine: Engine, settings: StoreSettings) -> None:
     """One round: reap, tidy, dispatch. Every step is its own transaction, and hints are sent after the commit."""
     with Session(engine) as session, session.begin():
         for shard_id in leases.reap(session, settings.lease_seconds):
-            log.warning("shard %s: its worker was not heard of any more", shard_id)
+            log.warning("lease_expired", shard=shard_id)
     with Session(engine) as session, session.begin():
         idempotency.forget_old(session)
     with Session(engine) as session, session.begin():
@@ -42,15 +45,16 @@ def _send(hint: leases.Hint, expires: float) -> bool:
     try:
         app.send_task(RUN_SHARD, [hint.shard_id], queue=hint.queue, expires=expires, priority=priority)
     except (BrokerError, OSError) as error:
-        log.warning("the broker is away: %s", error)
+        broker.away(error)
         return False
+    broker.back()
     return True
 
 
 def main() -> None:
     """Sweep until told to stop."""
     argparse.ArgumentParser(prog="python -m worker.sweeper", description=__doc__).parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    write_json()
     settings = StoreSettings.model_validate({})
     engine = connect(settings.database_url, pool_size=2, seconds=settings.database_seconds)
     stop = threading.Event()
@@ -59,8 +63,9 @@ def main() -> None:
     while not stop.wait(settings.sweep_seconds):
         try:
             sweep(engine, settings)
+            database.back()
         except OperationalError as error:
-            log.warning("the database is away: %s", error)
+            database.away(error)
 
 
 if __name__ == "__main__":
