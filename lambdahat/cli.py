@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lambdahat import _cli_stack
 from lambdahat._cli_common import (
     Commands,
     JobArgument,
@@ -68,6 +69,9 @@ def serve(
     from lambdahat.stack import serve as serve_stack
 
     raise typer.Exit(serve_stack(data, host, port, workers))
+
+
+app.command()(_cli_stack.doctor)
 
 
 @app.command()

@@ -13,7 +13,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from store import idempotency, leases
-from store.database import connect
+from store.database import SWEEPER, connect
 from store.logs import Outage, write_json
 from store.settings import StoreSettings
 
@@ -56,7 +56,7 @@ def main() -> None:
     argparse.ArgumentParser(prog="python -m worker.sweeper", description=__doc__).parse_args()
     write_json()
     settings = StoreSettings.model_validate({})
-    engine = connect(settings.database_url, pool_size=2, seconds=settings.database_seconds)
+    engine = connect(settings.database_url, pool_size=2, seconds=settings.database_seconds, name=SWEEPER)
     stop = threading.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stop.set())

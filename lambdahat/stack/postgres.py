@@ -29,6 +29,11 @@ START_SECONDS = 60.0
 PREDECESSOR_SECONDS = 10.0
 
 
+def socket_url(role: str, password: str, run: Path) -> str:
+    """The URL of the role's own database, by a socket in a folder."""
+    return f"postgresql://{role}:{quote(password)}@/{role}?host={quote(str(run), safe='')}"
+
+
 class Postgres:
     """The server of a data root. `child` runs it; `admin_url` and `url` reach it."""
 
@@ -36,8 +41,8 @@ class Postgres:
         self._folder = folder
         self._home = folder.root / "postgres"
         self._program = find_program(POSTGRES, folder)
-        self.admin_url = self._url(ADMIN, folder.passwords["postgres"], ADMIN)
-        self.url = self._url(APP, folder.passwords["app"], APP)
+        self.admin_url = socket_url(ADMIN, folder.passwords["postgres"], folder.run)
+        self.url = socket_url(APP, folder.passwords["app"], folder.run)
         settings = {
             "listen_addresses": "",
             "unix_socket_directories": f'"{folder.run}"',
@@ -106,9 +111,6 @@ class Postgres:
                 connection.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(role, password))
             if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [APP]).fetchone():
                 connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(database, role))
-
-    def _url(self, role: str, password: str, database: str) -> str:
-        return f"postgresql://{role}:{quote(password)}@/{database}?host={quote(str(self._folder.run), safe='')}"
 
     def _answers(self) -> bool:
         try:
