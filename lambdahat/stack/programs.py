@@ -76,14 +76,14 @@ def find_program(wheel: Wheel, folder: DataFolder) -> Path:
     folder.check_reach()
     if folder.account.reaches(site / wheel.program):
         return site / wheel.program
-    return _copy(wheel, site, folder.root / "programs") / wheel.program
+    return copy_program(wheel, site, folder.root / "programs", importlib.metadata.version(wheel.name))
 
 
-def _copy(wheel: Wheel, site: Path, programs: Path) -> Path:
-    """A copy that stays ours, so that nobody can change what we run; whole or not at all."""
-    home = programs / f"{wheel.name}-{importlib.metadata.version(wheel.name)}"
+def copy_program(wheel: Wheel, site: Path, programs: Path, version: str) -> Path:
+    """The program in a copy that stays ours, so that nobody can change what we run; whole or not at all."""
+    home = programs / f"{wheel.name}-{version}"
     if home.is_dir():
-        return home
+        return home / wheel.program
     programs.mkdir(exist_ok=True)
     programs.chmod(0o755)
     temporary = Path(tempfile.mkdtemp(prefix=f".{wheel.name}-", dir=programs))
@@ -99,4 +99,4 @@ def _copy(wheel: Wheel, site: Path, programs: Path) -> Path:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    return home
+    return home / wheel.program
