@@ -24,6 +24,7 @@ from api import (
 )
 from api.dependencies import State
 from api.middleware import BodyLimit, RequestLog
+from api.root_path import UnderPath
 from api.streams import Announcements
 from store import logs
 from store.blobs import BlobStore
@@ -55,4 +56,5 @@ def create_app() -> FastAPI:
     openapi.install(app)
     app.add_middleware(BodyLimit)
     app.add_middleware(RequestLog)
+    app.add_middleware(UnderPath, root_path=settings.root_path)
     return app

@@ -17,6 +17,7 @@ from api.fields import Estimate, Id, Step, Timestamp
 from api.once import Once
 from api.paging import After, Limit, Page, page, position
 from api.problems import RESPONSES
+from api.root_path import link
 from api.streams import Message, stream
 from llc.settings import JobSettings
 from store import jobs
@@ -184,11 +185,11 @@ def _show_results(rows: Sequence[Row[Result, int]]) -> list[ResultOut]:
 
 
 @router.post("", summary="Run measures over a series", status_code=202)
-def post_job(body: NewJob, response: Response, once: Once) -> JobOut:
+def post_job(body: NewJob, request: Request, response: Response, once: Once) -> JobOut:
     def create(session: Session) -> JobOut:
         series = find(session, Series, once.tenant_id, body.series, lock="keep")
         job = jobs.create_job(session, once.tenant_id, series, body.settings())
-        response.headers["Location"] = f"/v1/jobs/{job.id}"
+        response.headers["Location"] = link(request, f"/v1/jobs/{job.id}")
         log.info("job_posted", job=job.id, series=series.id)  # with the request's id: what workers log has the job's
         return _show(session, [job])[0]
 

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.metrics import REQUESTS
 from api.problems import render
+from api.root_path import path_of
 
 log = structlog.get_logger()
 
@@ -64,7 +65,7 @@ class BodyLimit:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].startswith("/v1/blobs/"):
+        if scope["type"] != "http" or path_of(scope).startswith("/v1/blobs/"):
             return await self.app(scope, receive, send)
         declared = int(Headers(scope=scope).get("Content-Length", "0"))
         received = 0
