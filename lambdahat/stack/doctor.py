@@ -1,5 +1,6 @@
 """What there is on this machine: packages, programs, the data root, the servers behind it."""
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -93,6 +94,7 @@ def check_data_root(root: Path) -> Iterator[Check]:
     free = shutil.disk_usage(root).free
     detail = f"{root}, {free / 2**30:.1f} GiB free"
     secrets = root / "secrets.json"
+    made_by, ours = _versions(root)
     if not os.access(root, os.W_OK | os.X_OK):
         yield Check(
             "data root", "broken", f"{root} can't be written", "choose another with --data, or its owner's user"
@@ -101,10 +103,24 @@ def check_data_root(root: Path) -> Iterator[Check]:
         yield Check("data root", "broken", f"{secrets} can be read by others", f"chmod 600 {secrets}")
     elif (root / "postgres").exists() and not server_account().reaches(root / "postgres"):
         yield Check("data root", "broken", f"the user `nobody` can't pass through {root}", f"chmod 711 {root}")
+    elif made_by and ours and made_by != ours:
+        hint = f"lambdahat upgrade --data {root}"
+        yield Check("data root", "broken", f"made by PostgreSQL {made_by}; the installed one is {ours}", hint)
     elif free < LITTLE_ROOM:
         yield Check("data root", "warning", detail, "make room, or a larger disk")
     else:
         yield Check("data root", "ok", detail)
+
+
+def _versions(root: Path) -> tuple[int | None, int | None]:
+    """The major versions of PostgreSQL: of who made the data, and of the installed one; None for what is not there."""
+    from lambdahat.stack import postgres, programs
+
+    with contextlib.suppress(StackError, OSError):
+        home = root / postgres.HOME
+        made_by = postgres.version_of(home) if home.exists() else None
+        return made_by, postgres.version_of_program(programs.site_of(programs.POSTGRES) / programs.POSTGRES.program)
+    return None, None
 
 
 def _servers(named: Mapping[str, str]) -> Iterator[Check]:
@@ -113,7 +129,10 @@ def _servers(named: Mapping[str, str]) -> Iterator[Check]:
     environment = {**os.environ, **named, "PYTHONSAFEPATH": "1"}
     asked = _run(command, environment)
     if asked.returncode:
-        raise StackError(f"python -m worker.check failed: {asked.stderr.strip()[-1000:]}")
+        words = asked.stderr.strip().splitlines() or ["no words"]
+        detail = f"python -m worker.check can't look: {words[-1]}"
+        yield Check("servers", "broken", detail, "see docs/operations.md for the LAMBDAHAT_* variables")
+        return
     for found in json.loads(asked.stdout):
         yield Check(**found)
 

@@ -4,7 +4,7 @@ lock         flock, and the process id of the holder
 secrets.json the generated passwords of the servers, 0600
 key          the first API key, 0600
 address      where the API answers, while it does
-postgres/    the database, owned by the servers' account
+postgres/    the database, owned by the servers' account; postgres.15 is what `lambdahat upgrade` left
 run/         Unix sockets (a link to a short path where the data root's is too long for one)
 blobs/  logs/  programs/
 """

@@ -19,7 +19,7 @@ from lambdahat import Client
 from lambdahat.objects import Job
 from lambdahat.stack import Stack, StackError
 from lambdahat.stack.archive import admin
-from lambdahat.stack.doctor import environment_of
+from lambdahat.stack.doctor import check_data_root, environment_of
 from lambdahat.stack.folder import DataFolder
 from lambdahat.stack.postgres import ADMIN, HOME, WHOLE, Postgres
 from tests.lambdahat.lab import SPEC, data, state
@@ -129,6 +129,8 @@ def test_data_of_another_major_version_are_brought_over(folder: Path) -> None:
     with pytest.raises(StackError, match=f"made by PostgreSQL {OLD}") as refused:
         Stack(root, port=0).start()
     assert "lambdahat upgrade" in refused.value.hint
+    (seen,) = check_data_root(root)
+    assert (seen.state, seen.hint) == ("broken", f"lambdahat upgrade --data {root}")
     assert "no PostgreSQL" in lambdahat("upgrade", "--data", root, "--postgres", folder, status=1)
     assert (root / HOME / "PG_VERSION").read_text().strip() == str(OLD)
 
