@@ -14,7 +14,6 @@ from api import (
     health,
     jobs,
     keys,
-    logs,
     metrics,
     models,
     openapi,
@@ -29,7 +28,9 @@ from api.dependencies import State
 from api.etags import ETags
 from api.middleware import BodyLimit, RequestLog
 from api.rate import Rates
+from api.root_path import UnderPath
 from api.streams import Announcements
+from store import logs
 from store.blobs import BlobStore
 from store.database import connect
 from store.settings import StoreSettings
@@ -81,4 +82,5 @@ def create_app() -> FastAPI:
     app.add_middleware(BodyLimit, seconds=settings.request_seconds)
     app.add_middleware(ETags)
     app.add_middleware(RequestLog)
+    app.add_middleware(UnderPath, root_path=settings.root_path)
     return app

@@ -1,16 +1,15 @@
 """/healthz: the process lives. /readyz: what it needs is there. Both without a key."""
 
-import os
-import tempfile
+from pathlib import Path
 
 from fastapi import APIRouter, Response
 from pydantic import BaseModel
-from redis import Redis, RedisError
+from redis import RedisError
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.dependencies import Shared
-from store.blobs import BlobStore
+from store.checks import broker_client, first_line, try_to_write
 from store.schema import current_revision, head_revision
 
 router = APIRouter(tags=["health"])
@@ -43,7 +42,7 @@ def readyz(response: Response, shared: Shared) -> Readiness:
     parts = {
         **_database(shared.engine),
         "broker": _broker(shared.settings.broker_url),
-        "blobs": _blobs(shared.blobs),
+        "blobs": _blobs(shared.blobs.root),
     }
     ready = set(parts.values()) == {"ok"}
     if not ready:
@@ -56,7 +55,7 @@ def _database(engine: Engine) -> dict[str, str]:
         with engine.connect() as connection:
             return {"database": "ok", "migrations": _migrations(connection)}
     except SQLAlchemyError as error:
-        return {"database": _first_line(error), "migrations": "unknown"}
+        return {"database": first_line(error), "migrations": "unknown"}
 
 
 def _migrations(connection: Connection) -> str:
@@ -65,25 +64,17 @@ def _migrations(connection: Connection) -> str:
 
 
 def _broker(url: str) -> str:
-    # kombu's spelling of a socket, and redis-py's
-    spelled = url.replace("redis+socket://", "unix://").split("?")[0]
     try:
-        with Redis.from_url(spelled, socket_timeout=2, socket_connect_timeout=2) as broker:
+        with broker_client(url) as broker:
             broker.ping()
     except (RedisError, OSError, ValueError) as error:
-        return _first_line(error)
+        return first_line(error)
     return "ok"
 
 
-def _blobs(blobs: BlobStore) -> str:
+def _blobs(root: Path) -> str:
     try:
-        blobs.root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=blobs.root) as file:
-            os.fsync(file.fileno())
+        try_to_write(root)
     except OSError as error:
-        return _first_line(error)
+        return first_line(error)
     return "ok"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__

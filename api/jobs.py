@@ -5,6 +5,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Annotated, Any, Literal
 
+import structlog
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
@@ -16,12 +17,15 @@ from api.fields import Estimate, Id, Step, Timestamp
 from api.once import Once
 from api.paging import After, Limit, Page, page, position
 from api.problems import RESPONSES
+from api.root_path import link
 from api.streams import Message, stream
 from llc.settings import JobSettings
 from store import jobs, quotas
 from store.owned import find, newest
 from store.results import events, results
 from store.tables import Job, Result, Series
+
+log = structlog.get_logger()
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses=RESPONSES)
 
@@ -181,13 +185,14 @@ def _show_results(rows: Sequence[Row[Result, int]]) -> list[ResultOut]:
 
 
 @router.post("", summary="Run measures over a series", status_code=202)
-def post_job(body: NewJob, response: Response, shared: Shared, once: Once) -> JobOut:
+def post_job(body: NewJob, request: Request, response: Response, shared: Shared, once: Once) -> JobOut:
     def create(session: Session) -> JobOut:
         series = find(session, Series, once.tenant_id, body.series, lock="keep")
         job = jobs.create_job(session, once.tenant_id, series, body.settings())
         added = jobs.num_shards(session, job.id)
         quotas.require_room(session, shared.settings, once.tenant_id, "queued_shards", added, is_added=True)
-        response.headers["Location"] = f"/v1/jobs/{job.id}"
+        response.headers["Location"] = link(request, f"/v1/jobs/{job.id}")
+        log.info("job_posted", job=job.id, series=series.id)  # with the request's id: what workers log has the job's
         return _show(session, [job])[0]
 
     return once(create)
@@ -229,6 +234,7 @@ def retry_job(job_id: str, key: Writer, shared: Shared) -> JobOut:
     with shared.session() as session:
         job = find(session, Job, key.tenant_id, job_id)
         jobs.retry(session, job)
+        log.info("job_retried", job=job.id)
         return _show(session, [job])[0]
 
 

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.metrics import REQUESTS
 from api.problems import render
+from api.root_path import path_of
 
 log = structlog.get_logger()
 
@@ -106,4 +107,4 @@ class BodyLimit:
 
 
 def _is_upload(scope: Scope) -> bool:
-    return scope["method"] in ("PUT", "PATCH") and scope["path"].startswith(("/v1/blobs/", "/v1/uploads/"))
+    return scope["method"] in ("PUT", "PATCH") and path_of(scope).startswith(("/v1/blobs/", "/v1/uploads/"))

@@ -6,7 +6,6 @@ its streams, and where that is cut they look by themselves now and then.
 
 import asyncio
 import contextlib
-import logging
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator
 
@@ -15,8 +14,7 @@ from fastapi.concurrency import run_in_threadpool
 from psycopg import sql
 
 from store.jobs import CHANNEL
-
-log = logging.getLogger(__name__)
+from store.logs import Outage
 
 LOOK_SECONDS = 2.0
 """A stream looks at least this often, and says that it lives."""
@@ -41,6 +39,7 @@ class Announcements:
         """How many announcements there were."""
         self._looks: dict[tuple[str, int, int], asyncio.Task[tuple[list[Message], bool]]] = {}
         self._task: asyncio.Task[None] | None = None
+        self._outage = Outage("database")  # meanwhile streams are slower
         self.ended = asyncio.Event()
         """The process is to end, and so are its streams."""
 
@@ -84,13 +83,14 @@ class Announcements:
             try:
                 async with await psycopg.AsyncConnection.connect(self._url, autocommit=True) as connection:
                     await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(CHANNEL)))
+                    self._outage.back()
                     self._wake_all()  # something may have happened meanwhile
                     async for announced in connection.notifies():
                         self._news += 1
                         for wake in self._waiting.get(announced.payload, ()):
                             wake.set()
             except psycopg.Error as error:
-                log.warning("streams are slower, the database is away: %s", error)
+                self._outage.away(error)
             await asyncio.sleep(AGAIN_SECONDS)
 
     def _wake_all(self) -> None:

@@ -10,6 +10,7 @@ from api.blobs import RAW_BODY, BlobOut, batches
 from api.dependencies import Reader, Shared, State, Writer
 from api.fields import Body, Sha256, Timestamp
 from api.problems import RESPONSES
+from api.root_path import link
 from store import owners, quotas, uploads
 from store.errors import TooLargeError
 from store.owned import find
@@ -51,7 +52,7 @@ class UploadOut(BaseModel):
     status_code=201,
     responses={200: {"model": UploadOut, "description": "It is under way, or you own it already."}},
 )
-def post_upload(body: NewUpload, response: Response, key: Writer, shared: Shared) -> UploadOut:
+def post_upload(body: NewUpload, request: Request, response: Response, key: Writer, shared: Shared) -> UploadOut:
     """Refused here, before anything is sent, if it would be too much."""
     if body.size > shared.settings.max_blob_bytes:
         raise TooLargeError("the upload", shared.settings.max_blob_bytes)
@@ -64,7 +65,7 @@ def post_upload(body: NewUpload, response: Response, key: Writer, shared: Shared
             shared.blobs.require_room(body.size, shared.settings.disk_floor_bytes)
             quotas.require_room(session, shared.settings, key.tenant_id, "bytes", body.size, is_added=True)
         response.status_code = 201 if is_new else 200
-        response.headers["Location"] = f"/v1/uploads/{upload.id}"
+        response.headers["Location"] = link(request, f"/v1/uploads/{upload.id}")
         return _show(shared, upload)
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lambdahat import _cli_stack
 from lambdahat._cli_common import (
     Commands,
     JobArgument,
@@ -70,6 +71,10 @@ def serve(
     from lambdahat.stack import serve as serve_stack
 
     raise typer.Exit(serve_stack(data, host, port, workers))
+
+
+for _command in (_cli_stack.doctor, _cli_stack.backup, _cli_stack.restore, _cli_stack.upgrade):
+    app.command()(_command)
 
 
 @app.command()

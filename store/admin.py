@@ -1,21 +1,32 @@
 """`python -m store.admin`: what an operator does to the store itself. Configured by the environment, prints JSON."""
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
+from sqlalchemy import Engine
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from llc.errors import InputError
+from store import backup as backups
 from store import keys, quotas, schema, tenants
+from store.blobs import BlobStore
 from store.database import connect
 from store.settings import StoreSettings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look after lambdahat's database.")
 
+TELL_SECONDS = 0.25
+
+Target = Annotated[Path, typer.Argument(help="A new file.")]
+Source = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="What `backup` wrote.")]
+WithBlobs = Annotated[bool, typer.Option(help="The blobs too, and not the tables alone.")]
 TenantName = Annotated[str, typer.Option("--name", help="The tenant's name.")]
 
 
@@ -74,21 +85,58 @@ def set_quota(
     typer.echo(json.dumps({what: asdict(use) for what, use in used.items()}))
 
 
+@app.command()
+def backup(target: Target, blobs: WithBlobs = True) -> None:
+    """Write all tables, as they are at one moment, and the blobs that they name, into one new file."""
+    settings = _settings()
+    with _engine(settings) as engine:
+        end = backups.write(engine, BlobStore(settings.blob_dir) if blobs else None, target.absolute(), _tell())
+    typer.echo(json.dumps({"file": str(target), "missing": end.missing}))
+
+
+@app.command()
+def restore(source: Source, blobs: WithBlobs = True) -> None:
+    """Restore a backup into an empty database and the folder of blobs, all or nothing, and migrate it."""
+    settings = _settings()
+    with _engine(settings) as engine:
+        end = backups.read(engine, BlobStore(settings.blob_dir) if blobs else None, source, _tell())
+    typer.echo(json.dumps({"file": str(source), "missing": end.missing}))
+
+
+def _tell() -> backups.Tell:
+    """Lines of JSON about how far it is, four a second."""
+    told = 0.0
+
+    def tell(done: int, total: int) -> None:
+        nonlocal told
+        if time.monotonic() > told + TELL_SECONDS:
+            told = time.monotonic()
+            typer.echo(json.dumps({"done": done, "total": total}))
+
+    return tell
+
+
 def _settings() -> StoreSettings:
     return StoreSettings.model_validate({})
 
 
 @contextmanager
-def _session() -> Iterator[Session]:
-    engine = connect(_settings().database_url)
+def _engine(settings: StoreSettings) -> Iterator[Engine]:
+    """And errors as a line."""
+    engine = connect(settings.database_url)
     try:
-        with Session(engine) as session, session.begin():
-            yield session
-    except InputError as error:
+        yield engine
+    except (InputError, OSError, OperationalError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
     finally:
         engine.dispose()
+
+
+@contextmanager
+def _session() -> Iterator[Session]:
+    with _engine(_settings()) as engine, Session(engine) as session, session.begin():
+        yield session
 
 
 if __name__ == "__main__":

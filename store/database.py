@@ -10,6 +10,9 @@ import psycopg
 from sqlalchemy import Engine, create_engine, event
 
 LOCK_SECONDS = 10
+SWEEPER = "lambdahat sweeper"
+"""Its name in the database."""
+
 GRACE_SECONDS = 2.0
 """For the server to say itself that a statement took too long."""
 
@@ -37,15 +40,16 @@ class _Connection(psycopg.Connection[Any]):
             return end.value
 
 
-def connect(url: str, pool_size: int = 10, seconds: float | None = None) -> Engine:
+def connect(url: str, pool_size: int = 10, seconds: float | None = None, name: str = "lambdahat") -> Engine:
     """An engine for `postgresql://...`; idle connections are checked before use, lock waits end after 10 s, and
-    statements after so many seconds, if a number is given.
+    statements after so many seconds, if a number is given. name: what the database calls who connects.
     """
     address = url.partition("://")[2]
     limits = {"lock_timeout": f"{LOCK_SECONDS}s"}
     if seconds is not None:
         limits |= {"statement_timeout": f"{seconds:g}s", "idle_in_transaction_session_timeout": f"{seconds:g}s"}
     arguments: dict[str, Any] = {
+        "application_name": name,
         "connect_timeout": 10,
         # An end of the other machine is noticed even where nothing is being sent.
         **{"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20_000},

@@ -17,8 +17,13 @@ _LOCK = 0x6C616D626461
 def upgrade(engine: Engine, revision: str = "head") -> None:
     """Bring the database up to a revision, in one transaction."""
     with engine.begin() as connection:
-        _prepare(connection)
-        command.upgrade(_config(connection), revision)
+        upgrade_in(connection, revision)
+
+
+def upgrade_in(connection: Connection, revision: str = "head") -> None:
+    """The same in the transaction of a connection."""
+    _prepare(connection)
+    command.upgrade(_config(connection), revision)
 
 
 def downgrade(engine: Engine, revision: str) -> None:
@@ -36,6 +41,11 @@ def current_revision(connection: Connection) -> str | None:
 def head_revision() -> str | None:
     """The newest revision that this version of the code knows."""
     return ScriptDirectory.from_config(_config()).get_current_head()
+
+
+def knows(revision: str) -> bool:
+    """Whether this version of the code has such a revision."""
+    return any(known.revision == revision for known in ScriptDirectory.from_config(_config()).walk_revisions())
 
 
 def _prepare(connection: Connection) -> None:

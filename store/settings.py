@@ -59,6 +59,11 @@ class StoreSettings(BaseSettings):
     metrics_token: str | None = Field(
         default=None, min_length=16, description="Who sends it is given /metrics; without one, callers on this machine."
     )
+    root_path: str = Field(
+        default="",
+        pattern=r"^(/[A-Za-z0-9._~-]+)*$",
+        description="Path that the API is under behind a proxy, such as /lambdahat: what its links begin with.",
+    )
     max_blob_bytes: int = Field(default=8 * 2**30, ge=1, description="Largest upload.")
     request_seconds: float = Field(
         default=30.0, gt=0, description="A request whose body stops coming for so long is given up."

@@ -5,6 +5,8 @@ import os
 import sys
 from pathlib import Path
 
+from store import logs
+
 
 def main() -> None:
     """Read the command line and work until told to stop."""
@@ -20,6 +22,9 @@ def main() -> None:
 
     from worker.app import app, supervisor, watch  # reads LAMBDAHAT_*, so not before --help
 
+    logs.write_json(arguments.log_level.upper())
+    # Celery's signal handlers print words there, between the lines of JSON where both go to one file.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     queues = ("auto", device)
     watch(queues)
     if device == "gpu":
@@ -27,6 +32,7 @@ def main() -> None:
     supervisor.prepare(concurrency if device == "cpu" else min(concurrency, max(gpus, 1)))
     app.worker_main(
         [
+            "--quiet",  # no banner between the lines of JSON
             "worker",
             "--pool=threads",
             f"--concurrency={concurrency}",

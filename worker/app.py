@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from celery import Celery
-from celery.signals import worker_shutting_down
+from celery.signals import setup_logging, worker_shutting_down
 
 from store.database import connect
 from store.settings import StoreSettings
@@ -45,6 +45,11 @@ def watch(queues: Sequence[str]) -> None:
 def run_shard(shard_id: str) -> None:
     """Run a shard, if it is still due."""
     supervisor.run(shard_id)
+
+
+@setup_logging.connect
+def _keep_our_log(**_: object) -> None:
+    """Celery leaves the log to whoever answers this signal, and its records go where ours go."""
 
 
 @worker_shutting_down.connect

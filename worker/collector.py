@@ -1,8 +1,8 @@
 """Makes room: a thread of the sweeper's that deletes what nothing refers to any more (store.collection)."""
 
-import logging
 import threading
 
+import structlog
 from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import sessionmaker
@@ -12,7 +12,7 @@ from store.blobs import BlobStore
 from store.owners import GRACE_HOURS
 from store.settings import StoreSettings
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger()
 
 GRACE_SECONDS = 3600.0 * GRACE_HOURS
 ROUNDS_PER_WALK = 24
@@ -31,7 +31,7 @@ def _collect(engine: Engine, settings: StoreSettings, stop: threading.Event) -> 
             collect(engine, settings, walk=number % ROUNDS_PER_WALK == 0)
             number += 1
         except (OperationalError, OSError) as error:
-            log.warning("files that nothing refers to stay for now: %s", error)
+            log.warning("not_collected", reason=str(error))
 
 
 def collect(engine: Engine, settings: StoreSettings, walk: bool, grace_seconds: float = GRACE_SECONDS) -> None:
@@ -50,5 +50,4 @@ def collect(engine: Engine, settings: StoreSettings, walk: bool, grace_seconds: 
     orphans = collection.delete_orphans(engine, blobs, grace_seconds) if walk else 0
     left = blobs.remove_abandoned(grace_seconds)
     if expired or deleted or orphans or left:
-        what = "given up: %d uploads; deleted: %d blobs, %d files without one, %d that were half done"
-        log.info(what, expired, deleted, orphans, left)
+        log.info("collected", uploads=expired, blobs=deleted, orphans=orphans, half_done=left)

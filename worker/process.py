@@ -9,6 +9,10 @@ import sys
 import threading
 from typing import Any
 
+import structlog
+
+log = structlog.get_logger()
+
 LAST_WORDS = 30  # lines
 
 
@@ -32,6 +36,7 @@ class ChildProcess:
             env=environment | {"CUDA_VISIBLE_DEVICES": "" if gpu is None else str(gpu)},
         )
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._about: dict[str, Any] = {}
         self._words: collections.deque[str] = collections.deque(maxlen=LAST_WORDS)
         self._readers = [threading.Thread(target=read, daemon=True) for read in (self._read_answers, self._read_errors)]
         for reader in self._readers:
@@ -50,6 +55,7 @@ class ChildProcess:
     def send(self, request: dict[str, Any]) -> None:
         """Give it something to do. Raises: ChildDiedError."""
         assert self._process.stdin
+        self._about = structlog.contextvars.get_contextvars()
         try:
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
@@ -86,8 +92,8 @@ class ChildProcess:
         assert self._process.stderr
         with self._process.stderr as lines:
             for line in lines:
-                sys.stderr.write(line)
                 self._words.append(line)
+                log.warning("child_says", child=self.pid, line=line.rstrip("\n"), **self._about)
 
     def _last_words(self) -> str:
         status = self._process.wait()

@@ -4,7 +4,6 @@ One supervisor a worker process, one thread a shard. Children are kept for the n
 """
 
 import itertools
-import logging
 import os
 import queue
 import socket
@@ -16,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import structlog
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
@@ -24,13 +24,14 @@ from store.blobs import BlobStore
 from store.database import connect
 from store.ids import new_id
 from store.leases import Lease, LeaseLostError
+from store.logs import Outage
 from store.settings import StoreSettings
 from worker import work
 from worker.failures import FailedError, Failure, failure_of
 from worker.limits import share_of_memory
 from worker.process import ChildDiedError, ChildProcess
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger()
 
 AGAIN_SECONDS = 1.0
 
@@ -53,6 +54,7 @@ class Supervisor:
         self._engine = connect(settings.database_url, seconds=settings.database_seconds)
         self._blobs = BlobStore(settings.blob_dir)
         self._owner, self._claims = f"{socket.gethostname()}:{os.getpid()}", itertools.count()
+        self._database = Outage("database")
         self.stopping = threading.Event()
         self._running, self._last_heard = 0, time.monotonic()
         self._counting = threading.Lock()
@@ -110,42 +112,52 @@ class Supervisor:
             with Session(self._engine) as session, session.begin():
                 lease = leases.claim(session, shard_id, owner, self._settings.lease_seconds)
         except OperationalError as error:
-            log.warning("shard %s: not claimed, the database is away: %s", shard_id, error)
+            self._database.away(error)
             # Or it was, and the answer was lost. Nobody would compute it until that lease ran out.
             with suppress(_StoppingError):
                 self._patiently(lambda session: leases.give_back(session, shard_id, owner))
             return
+        self._database.back()
         if lease is None:
             return
-        with self._blobs.scratch() as scratch:
-            self._run(lease, scratch)
+        about = {"job": lease.job_id, "shard": lease.shard_id, "attempt": lease.attempt}
+        with structlog.contextvars.bound_contextvars(**about), self._blobs.scratch() as scratch:
+            log.info("shard_started", kind=lease.kind, checkpoints=len(lease.checkpoint_ids))
+            start = time.monotonic()
+            how = self._run(lease, scratch)
+            log.info(f"shard_{how}", seconds=round(time.monotonic() - start, 3))
 
-    def _run(self, lease: Lease, scratch: Path) -> None:
-        """Compute, and say how it ended. scratch: where the child may leave files."""
+    def _run(self, lease: Lease, scratch: Path) -> str:
+        """Compute, and say how it ended, to the database and in a word. scratch: where the child may leave files."""
         try:
             answer = self._compute(lease, scratch)
             blobs = self._adopt(answer, scratch)
         except LeaseLostError:
-            log.warning("shard %s: the lease (fence %d) is lost", lease.shard_id, lease.fence)
+            return "lost"
         except _CancelledError:
             self._write(lease, lambda session: leases.stop(session, lease))
             self._blobs.forget(lease.shard_id)
+            return "cancelled"
         except _StoppingError:
             self._write(lease, lambda session: leases.release(session, lease))
+            return "released"
         except Exception as error:
             failure = error.failure if isinstance(error, FailedError) else failure_of(error)
             if failure is None:
                 raise
             words, permanent = failure.words(), failure.permanent
+            log.warning("attempt_failed", permanent=permanent, **words)
             self._write(lease, lambda session: leases.fail(session, lease, words, permanent=permanent))
             if permanent:
                 self._blobs.forget(lease.shard_id)
+            return "failed"
         else:
             stages = [_stage_row(i, row) for i, row in enumerate(answer)] if lease.kind == "stages" else []
             results = answer if lease.kind == "measure" else []
             calibration = answer[0] if lease.kind == "calibrate" else None
             self._write(lease, lambda session: leases.finish(session, lease, results, stages, blobs, calibration))
             self._blobs.forget(lease.shard_id)
+            return "succeeded"
 
     def _adopt(self, answer: list[dict[str, Any]], scratch: Path) -> dict[str, int]:
         """Make the files that the rows of an answer name blobs, and name those instead: {SHA-256: size}."""
@@ -208,9 +220,11 @@ class Supervisor:
         while True:
             try:
                 with Session(self._engine) as session, session.begin():
-                    return act(session)
+                    answer = act(session)
+                self._database.back()
+                return answer
             except OperationalError as error:
-                log.warning("trying again, the database is away: %s", error)
+                self._database.away(error)
                 if to_the_end:
                     time.sleep(AGAIN_SECONDS)
                 elif self.stopping.wait(AGAIN_SECONDS):
@@ -222,8 +236,9 @@ class Supervisor:
                 cancel = leases.heartbeat(session, lease, done, self._settings.lease_seconds)
         except OperationalError as error:
             # Work goes on: the fence keeps us from writing if the shard is given to another meanwhile.
-            log.warning("shard %s: no heartbeat, the database is away: %s", lease.shard_id, error)
+            self._database.away(error)
             return
+        self._database.back()
         if cancel:
             raise _CancelledError
 
@@ -234,7 +249,7 @@ class Supervisor:
         except LeaseLostError:
             # An earlier try of ours may have been committed although its answer was lost.
             if not self._patiently(partial(leases.is_finished, lease=lease), to_the_end=True):
-                log.warning("shard %s: the lease was lost at the end; nothing written", lease.shard_id)
+                log.warning("lease_lost_at_the_end", reason="nothing is written")
 
     def _child(self) -> ChildProcess:
         while True:

@@ -3,23 +3,26 @@ what nothing refers to. One is enough; more do no harm.
 """
 
 import argparse
-import logging
 import signal
 import threading
 from contextlib import AbstractContextManager
 
+import structlog
 from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 from store import idempotency, leases
 from store.clock import Clock, straighten
-from store.database import connect
+from store.database import SWEEPER, connect
+from store.logs import Outage, write_json
 from store.settings import StoreSettings
 from store.tables import QUEUES
 from worker import collector, hints
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger()
+
+database, broker = Outage("database"), Outage("broker")
 
 
 class Sweeper:
@@ -46,7 +49,7 @@ class Sweeper:
         straighten(session, seconds)
         if self._clock.is_steady(session, seconds):
             for shard_id in leases.reap(session, seconds):
-                log.warning("shard %s: its worker was not heard of any more", shard_id)
+                log.warning("lease_expired", shard=shard_id)
 
     def _dispatch(self, queue: str) -> None:
         settings, lying = self._settings, hints.count(queue)
@@ -66,9 +69,9 @@ class Sweeper:
 def main() -> None:
     """Sweep until told to stop."""
     argparse.ArgumentParser(prog="python -m worker.sweeper", description=__doc__).parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    write_json()
     settings = StoreSettings.model_validate({})
-    engine = connect(settings.database_url, pool_size=3, seconds=settings.database_seconds)
+    engine = connect(settings.database_url, pool_size=3, seconds=settings.database_seconds, name=SWEEPER)
     sweeper, stop = Sweeper(engine, settings), threading.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stop.set())
@@ -76,10 +79,13 @@ def main() -> None:
     while not stop.wait(settings.sweep_seconds):
         try:
             sweeper.round()
+            database.back()
+            broker.back()
         except OperationalError as error:
-            log.warning("the database is away: %s", error)
+            database.away(error)
         except hints.ERRORS as error:
-            log.warning("the broker is away: %s", error)
+            database.back()
+            broker.away(error)
 
 
 if __name__ == "__main__":

@@ -2,19 +2,20 @@
 broker can be dead without either end knowing.
 """
 
-import logging
 import os
 import threading
 from collections.abc import Sequence
 
+import structlog
 from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from store import leases
+from store.logs import Outage
 from worker.supervisor import Supervisor
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger()
 
 LOOKS = 4
 """Within the time that a worker may be idle while hints are sent."""
@@ -29,6 +30,7 @@ def watch(supervisor: Supervisor, engine: Engine, queues: Sequence[str], idle_se
 
 
 def _watch(supervisor: Supervisor, engine: Engine, queues: Sequence[str], idle_seconds: float) -> None:
+    database = Outage("database")
     while not supervisor.stopping.wait(idle_seconds / LOOKS):
         if supervisor.idle_for() < idle_seconds:
             continue
@@ -36,8 +38,9 @@ def _watch(supervisor: Supervisor, engine: Engine, queues: Sequence[str], idle_s
             with Session(engine) as session:
                 unheard = leases.unheard(session, queues, idle_seconds)
         except OperationalError as error:
-            log.warning("the database is away: %s", error)
+            database.away(error)
             continue
+        database.back()
         if unheard:
-            log.critical("%d shards wait, hints were sent, and none was heard for %g s", unheard, idle_seconds)
+            log.critical("deaf", reason="shards wait, hints were sent, and none was heard", shards=unheard)
             os._exit(DEAF)

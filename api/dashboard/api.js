@@ -9,7 +9,8 @@ export class ApiProblem extends Error {
 
 export async function get(path, signal) {
   const headers = { Accept: "application/json", Authorization: `Bearer ${sessionStorage.getItem("key")}` };
-  const response = await fetch(path, { headers, signal });
+  // Relative to the page, which a proxy may have put under a path.
+  const response = await fetch(new URL(`.${path}`, document.baseURI), { headers, signal });
   if ([502, 503, 504].includes(response.status)) throw new Error("The server is busy.");
   if (!response.ok) throw new ApiProblem(response.status, await response.json().catch(() => ({})));
   return response.json();

@@ -19,7 +19,7 @@ const MARGIN = { l: 78, r: 16, t: 54, b: 46 };
 let loading = null;
 function plotly() {
   loading ??= new Promise((resolve, reject) => {
-    const script = Object.assign(document.createElement("script"), { src: "/assets/plotly.min.js" });
+    const script = Object.assign(document.createElement("script"), { src: new URL("plotly.min.js", import.meta.url) });
     script.addEventListener("load", () => resolve(globalThis.Plotly));
     script.addEventListener("error", () => { loading = null; reject(new Error("Plotly could not be loaded.")); });
     document.head.append(script);

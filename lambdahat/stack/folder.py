@@ -3,7 +3,8 @@
 lock         flock, and the process id of the holder
 secrets.json the generated passwords of the servers, 0600
 key          the first API key, 0600
-postgres/    the database, owned by the servers' account
+address      where the API answers, while it does
+postgres/    the database, owned by the servers' account; postgres.15 is what `lambdahat upgrade` left
 run/         Unix sockets (a link to a short path where the data root's is too long for one)
 blobs/  logs/  programs/
 """
@@ -130,6 +131,19 @@ class DataFolder:
                 )
             write_secret(path, json.dumps({name: secrets.token_urlsafe(24) for name in ("postgres", "app", "valkey")}))
         return json.loads(path.read_text())
+
+
+def holder(root: Path) -> int | None:
+    """The process that holds a data root, without taking it."""
+    try:
+        with (root / "lock").open("rb") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(lock.read().strip() or -1)
+    except FileNotFoundError:
+        pass
+    return None
 
 
 def write_secret(path: Path, text: str) -> None:

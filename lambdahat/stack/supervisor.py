@@ -144,6 +144,7 @@ class Stack:
                     while not self._stopping.wait(WATCH_SECONDS):
                         self._watch()
                 finally:
+                    (folder.root / "address").unlink(missing_ok=True)
                     self._stop_children()
         except BaseException as error:
             if self._started.done():
@@ -178,6 +179,7 @@ class Stack:
         self._launch(python("sweeper", "worker.sweeper"))
         self._launch(python("webhooks", "worker.webhooks", stop_seconds=20.0))  # as long as an attempt may take
         self._keep_key(new_key, admin)
+        (folder.root / "address").write_text(f"{self.url}\n")
 
     def _start_servers(self, folder: DataFolder) -> dict[str, str]:
         """Start the servers that the environment does not name; the variables that name them."""

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from urllib.parse import quote
 
 import redis
@@ -12,16 +13,22 @@ from lambdahat.stack.process import Child, Program
 from lambdahat.stack.programs import VALKEY, find_program
 
 START_SECONDS = 20.0
+SOCKET = "valkey.sock"
+
+
+def socket_url(password: str, run: Path) -> str:
+    """The URL, in kombu's spelling, of the broker with its socket in a folder."""
+    return f"redis+socket://:{quote(password)}@{quote(str(run / SOCKET))}?virtual_host=0"
 
 
 class Valkey:
     """The broker of a data root. `child` runs it; `url`, in kombu's spelling, reaches it."""
 
     def __init__(self, folder: DataFolder) -> None:
-        socket = folder.run / "valkey.sock"
+        socket = folder.run / SOCKET
         self._socket = socket
         self._password = folder.passwords["valkey"]
-        self.url = f"redis+socket://:{quote(self._password)}@{quote(str(socket))}?virtual_host=0"
+        self.url = socket_url(self._password, folder.run)
         configuration = [
             "port 0",
             f'unixsocket "{socket}"',
