@@ -24,6 +24,7 @@ from api import (
     usage,
     webhooks,
 )
+from api.callers import Callers
 from api.dependencies import State
 from api.etags import ETags
 from api.middleware import BodyLimit, RequestLog
@@ -47,6 +48,7 @@ def create_app() -> FastAPI:
         BlobStore(settings.blob_dir),
         Announcements(settings.database_url),
         Rates(settings.rate_per_second),
+        Callers(),
     )
 
     @asynccontextmanager

@@ -2,9 +2,10 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
+import orjson
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
@@ -66,8 +67,8 @@ class Stages(BaseModel):
 @router.get(
     "/curve",
     summary="The curve of a series",
-    response_model=Curve,
-    responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}},
+    response_class=Response,
+    responses={200: {"model": Curve, "content": {"text/csv": {"schema": {"type": "string"}}}}},
 )
 def get_curve(
     series_id: str,
@@ -78,13 +79,16 @@ def get_curve(
     from_step: QueryStep = None,
     to_step: QueryStep = None,
     format: Literal["json", "csv"] = "json",
-) -> Curve | Response:
+) -> Response:
     """CSV has a column 'step', and for each quantity q the columns q, q_std_error and q_verdict."""
     with shared.session() as session:
         chosen = _job(session, key.tenant_id, series_id, job)
         rows = [] if chosen is None else curve(session, chosen.id, _names(measure), from_step, to_step)
-    found = _curve(series_id, chosen, rows)
-    return found if format == "json" else Response(_as_csv(found), media_type="text/csv; charset=utf-8")
+    points = _points(rows)
+    if format == "csv":
+        return Response(_as_csv(points), media_type="text/csv; charset=utf-8")
+    found = {"series": series_id, "job": chosen and chosen.id, "quantities": _quantities(points), "points": points}
+    return Response(orjson.dumps(found), media_type="application/json")
 
 
 @router.get("/transitions", summary="The transitions of a series, typed A or B")
@@ -122,30 +126,33 @@ def _names(measure: str | None) -> list[str] | None:
     return names or None
 
 
-def _curve(series_id: str, job: Job | None, rows: Sequence[CurveRow]) -> Curve:
-    points: dict[int, Point] = {}
-    for row in rows:
-        point = points.setdefault(row.step, {"step": row.step, "checkpoint": row.checkpoint_id})
-        point[row.quantity] = CurveValue(value=row.value, std_error=row.std_error, verdict=row.verdict)
-    return Curve(
-        series=series_id,
-        job=job and job.id,
-        quantities=list(dict.fromkeys(row.quantity for row in rows)),
-        points=list(points.values()),
-    )
+def _points(rows: Sequence[CurveRow]) -> list[dict[str, Any]]:
+    """Those of `Curve`. There may be tens of thousands of values: they are not made models of."""
+    points: dict[int, dict[str, Any]] = {}
+    for step, checkpoint, _, verdict, quantities in rows:
+        point = points.get(step)
+        if point is None:
+            point = points[step] = {"step": step, "checkpoint": checkpoint}
+        for name, found in sorted(quantities.items()) if len(quantities) > 1 else quantities.items():
+            own = found.get("verdict", verdict)
+            point[name] = {"value": found["value"], "std_error": found["std_error"], "verdict": own}
+    return list(points.values())
 
 
-def _as_csv(found: Curve) -> str:
+def _quantities(points: Sequence[Mapping[str, Any]]) -> list[str]:
+    names = dict.fromkeys(name for point in points for name in point)
+    return [name for name in names if name not in ("step", "checkpoint")]
+
+
+def _as_csv(points: Sequence[Mapping[str, Any]]) -> str:
     text = io.StringIO()
-    quantities = [column for name in found.quantities for column in (name, f"{name}_std_error", f"{name}_verdict")]
-    writer = csv.DictWriter(text, ["step", *quantities], lineterminator="\n")
-    writer.writeheader()
-    for point in found.points:
-        cells = {"step": point["step"]}
-        for name, value in point.items():
-            if isinstance(value, CurveValue):
-                cells |= {name: value.value, f"{name}_std_error": value.std_error, f"{name}_verdict": value.verdict}
-        writer.writerow(cells)
+    names = _quantities(points)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["step", *(column for name in names for column in (name, f"{name}_std_error", f"{name}_verdict"))])
+    for point in points:
+        found = [point.get(name) or {} for name in names]
+        cells = (value.get(key) for value in found for key in ("value", "std_error", "verdict"))
+        writer.writerow([point["step"], *cells])
     return text.getvalue()
 
 

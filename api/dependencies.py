@@ -1,15 +1,17 @@
 """What endpoints ask for: the process's database and blobs, and the caller."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
+from api.callers import Callers
 from api.problems import ForbiddenError
 from api.rate import Rates
 from api.streams import Announcements
@@ -29,6 +31,7 @@ class State:
     blobs: BlobStore
     announcements: Announcements
     rates: Rates
+    callers: Callers
 
     @contextmanager
     def session(self) -> Iterator[Session]:
@@ -42,7 +45,7 @@ class State:
             session.commit()
 
 
-def _state(request: Request) -> State:
+async def _state(request: Request) -> State:
     return request.app.state.shared
 
 
@@ -51,18 +54,24 @@ Shared = Annotated[State, Depends(_state)]
 _bearer = HTTPBearer(auto_error=False, bearerFormat="lh_…", description="An API key.")
 
 
-def _require(scope: Scope) -> Callable[..., ApiKey]:
-    def caller(given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)], shared: Shared) -> ApiKey:
+def _require(scope: Scope) -> Callable[..., Awaitable[ApiKey]]:
+    async def caller(given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)], shared: Shared) -> ApiKey:
         if given is None:
             raise UnauthorizedError("there is no API key", "send the header 'Authorization: Bearer lh_…'")
-        with shared.session() as session:
-            key = find_key(session, given.credentials)
+        key = shared.callers.get(given.credentials) or await run_in_threadpool(_find, shared, given.credentials)
         shared.rates.take(key.id)
         if scope not in key.scopes:
             raise ForbiddenError(scope)
         return key
 
     return caller
+
+
+def _find(shared: State, text: str) -> ApiKey:
+    with shared.session() as session:
+        key = find_key(session, text)
+    shared.callers.put(text, key)
+    return key
 
 
 Reader = Annotated[ApiKey, Depends(_require("read"))]

@@ -291,5 +291,5 @@ def _look(shared: State, job_id: str, after: int) -> tuple[list[Message], bool]:
 def list_results(job_id: str, key: Reader, shared: Shared, limit: Limit = 50, after: After = None) -> Page[ResultOut]:
     with shared.session() as session:
         job = find(session, Job, key.tenant_id, job_id)
-        rows = results(session, job.id, position(after, _RESULT_CURSOR), limit + 1)
+        rows = results(session, job, position(after, _RESULT_CURSOR), limit + 1)
         return page(rows, limit, lambda row: (row[1], row[0].measure), _show_results)

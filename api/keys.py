@@ -98,10 +98,13 @@ def list_keys(caller: Admin, shared: Shared, limit: Limit = 50, after: After = N
 
 @router.delete("/api-keys/{key_id}", summary="Revoke an API key", status_code=204)
 def delete_key(key_id: str, caller: Admin, shared: Shared) -> None:
-    """At once and for good. The last key that could make others is refused: nobody of the tenant could come back."""
+    """For good, and everywhere within a second. The last key that could make others is refused: nobody of the tenant
+    could come back.
+    """
     with shared.session() as session:
         row = find(session, ApiKey, caller.tenant_id, key_id)
         if keys.is_last_admin(session, row):
             hint = "make another with the scope 'admin' first"
             raise ConflictError("last_admin_key", f"'{row.id}' is the last key with the scope 'admin'", hint)
         keys.revoke_key(session, row.id)
+    shared.callers.forget()

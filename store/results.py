@@ -1,8 +1,9 @@
 """What jobs found: results, curves, stages, events."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
+import orjson
 from sqlalchemy import Row, exists, select, text, tuple_
 from sqlalchemy.orm import Session
 
@@ -15,24 +16,23 @@ from store.tables import Checkpoint, Event, Job, Result, Stage
 MEASURES = tuple(MeasureSettings.model_fields)
 
 
-@dataclass(frozen=True)
-class CurveRow:
-    """One quantity at one checkpoint; value and std_error are None where there is no finite number."""
+class CurveRow(NamedTuple):
+    """What a measure found at a checkpoint. quantities: {name: {value, std_error}}, some with their own verdict."""
 
     step: int
     checkpoint_id: str
     measure: str
-    quantity: str
-    value: float | None
-    std_error: float | None
     verdict: str
+    quantities: Mapping[str, Mapping[str, Any]]
 
 
-def results(session: Session, job_id: str, after: tuple[int, str] | None, limit: int) -> Sequence[Row[Result, int]]:
+def results(session: Session, job: Job, after: tuple[int, str] | None, limit: int) -> Sequence[Row[Result, int]]:
     """At most `limit` results of a job with their steps, by (step, measure), from the one after `after`."""
     key = tuple_(Checkpoint.step, Result.measure)
     query = select(Result, Checkpoint.step).join(Checkpoint, Checkpoint.id == Result.checkpoint_id)
-    query = query.where(Result.job_id == job_id).order_by(Checkpoint.step, Result.measure).limit(limit)
+    # The series leads straight to the first checkpoints: without it all results of the job would be sorted.
+    query = query.where(Result.job_id == job.id, Checkpoint.series_id == job.series_id)
+    query = query.order_by(Checkpoint.step, Result.measure).limit(limit)
     return session.execute(query if after is None else query.where(key > after)).all()
 
 
@@ -58,31 +58,42 @@ def newest_job_with_results(session: Session, series_id: str) -> Job | None:
 
 
 def curve(
-    session: Session, job_id: str, names: Iterable[str] | None, from_step: int | None, to_step: int | None
+    session: Session, job_id: str, names: Sequence[str] | None, from_step: int | None, to_step: int | None
 ) -> list[CurveRow]:
     """The curve of a job by step, of the measures or quantities of these names; None: of all.
 
     Raises: InputError `unknown_measure` for a name that is neither, in a job that has results.
     """
-    wanted = None if names is None else list(names)
     rows = session.execute(
         text(
             """
-            SELECT step, checkpoint_id, measure, quantity, value, std_error, verdict FROM llc_curve
-            WHERE job_id = :job
-              AND (cast(:names AS text[]) IS NULL OR measure = ANY(:names) OR quantity = ANY(:names))
+            SELECT c.step, r.checkpoint_id, r.measure, r.verdict, cast(r.quantities AS text)
+            FROM results r JOIN checkpoints c ON c.id = r.checkpoint_id
+            WHERE r.job_id = :job AND (cast(:names AS text[]) IS NULL OR measure = ANY(:names) OR quantities ?| :names)
               AND step >= coalesce(:from_step, step) AND step <= coalesce(:to_step, step)
-            ORDER BY step, array_position(cast(:measures AS text[]), measure), quantity
+            ORDER BY step, array_position(cast(:measures AS text[]), measure), measure
             """
         ),
-        {"job": job_id, "names": wanted, "from_step": from_step, "to_step": to_step, "measures": list(MEASURES)},
-    )
-    found = [CurveRow(**row) for row in rows.mappings()]
-    known = {*MEASURES, *(row.measure for row in found), *(row.quantity for row in found)}
-    unknown = [name for name in wanted or () if name not in known]
+        {"job": job_id, "names": names, "from_step": from_step, "to_step": to_step, "measures": list(MEASURES)},
+    ).all()
+    quantities = orjson.loads(f"[{','.join([row[4] for row in rows])}]")  # tens of thousands, in one go
+    found = [
+        CurveRow(step, checkpoint, measure, verdict, values)
+        for (step, checkpoint, measure, verdict, _), values in zip(rows, quantities, strict=True)
+    ]
+    found = found if names is None else [_only(row, names) for row in found]
+    known = {*MEASURES, *(row.measure for row in found), *(name for row in found for name in row.quantities)}
+    unknown = [name for name in names or () if name not in known]
     if unknown:
         _refuse_unknown(session, job_id, unknown)
     return found
+
+
+def _only(row: CurveRow, names: Sequence[str]) -> CurveRow:
+    """Of a measure that was asked for, all quantities; of another, those that were."""
+    if row.measure in names:
+        return row
+    return row._replace(quantities={name: row.quantities[name] for name in names if name in row.quantities})
 
 
 def stages(session: Session, job_id: str) -> Sequence[Stage]:
