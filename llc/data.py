@@ -34,14 +34,15 @@ def read_arrays(path: Path) -> dict[str, NDArray[np.generic]]:
 
     Raises: InputError if the file is not one, has no array, or arrays of unequal length.
     """
-    arrays = read_tensors(path, what="the data set")
+    what = f"the data set '{path.name}'"
+    arrays = read_tensors(path, what)
     if not arrays or len(arrays) > MAX_ARRAYS:
-        raise InputError("bad_data", f"the data set has {len(arrays)} arrays; 1 to {MAX_ARRAYS} are expected", "")
+        raise InputError("bad_data", f"{what} has {len(arrays)} arrays; 1 to {MAX_ARRAYS} are expected", "")
     lengths = {name: (array.shape[0] if array.ndim else -1) for name, array in arrays.items()}
     if len(set(lengths.values())) != 1 or min(lengths.values()) < 1:
         raise InputError(
             "unequal_lengths",
-            f"the arrays of a data set share their first dimension, the samples; here: {lengths}",
+            f"the arrays of {what} do not share their first dimension, the samples: {lengths}",
             "store inputs as 'x' and targets as 'y', one row a sample",
         )
     return arrays
