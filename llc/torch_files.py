@@ -151,12 +151,13 @@ def _locate(source: BinaryIO, info: zipfile.ZipInfo) -> _Entry:
     if info.flag_bits & 0x2041 or stat.S_ISLNK(info.external_attr >> 16):
         raise _RefusedError(f"its entry {info.orig_filename[:80]!r} is encrypted or a link")
     size = source.seek(0, 2)
-    source.seek(info.header_offset)
+    source.seek(max(info.header_offset, 0))  # less than 0: bytes are missing before the directory
     header = source.read(30)
     length, extra = int.from_bytes(header[26:28], "little"), int.from_bytes(header[28:30], "little")
     name = source.read(length)
     start = info.header_offset + 30 + length + extra
-    if header[:4] != _ZIP or name != info.orig_filename.encode() or start + info.file_size > size:
+    is_there = header[:4] == _ZIP and name == info.orig_filename.encode() and info.header_offset >= 0
+    if not is_there or start + info.file_size > size:
         raise _RefusedError(f"its entry {info.orig_filename[:80]!r} is not where, or not as large as, it is said to be")
     return _Entry(start, start + info.file_size)
 
@@ -198,10 +199,10 @@ class _View:
     strides: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        said = f"a tensor of shape {self.shape!r:.80}, strides {self.strides!r:.80} and offset {self.offset!r:.20}"
         numbers = naturals(list(self.shape), 16) and naturals(list(self.strides), 16) and naturals([self.offset], 1)
         if not numbers or len(self.shape) != len(self.strides) or math.prod(d or 1 for d in self.shape) >= 2**56:
-            raise _RefusedError(f"{said} can't be")
+            raise _RefusedError("a tensor of it has a shape, strides or an offset that can't be")
+        said = f"a tensor of shape {list(self.shape)}, strides {list(self.strides)} and offset {self.offset}"
         extents = [(stride, d) for stride, d in zip(self.strides, self.shape, strict=True) if d > 1]
         reach = 0
         for stride, d in sorted(extents):
