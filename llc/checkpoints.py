@@ -7,7 +7,9 @@ then the data. What `torch.save` wrote is made such a file first: `llc.confined`
 import json
 import math
 import re
+import threading
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ MAX_HEADER_BYTES = 16 * 2**20
 MAX_TENSORS = 100_000
 _MAX_VALUES = 12 * MAX_TENSORS
 """Of a header, as its commas and brackets bound them: JSON of 16 MB can take twenty times that when it is read."""
+_LARGE = threading.Lock()
+"""One such header at a time, in whichever thread: read, it may take 160 MB."""
 _PIECE = 2**20
 _NAME = re.compile(r"[A-Za-z0-9_./:\-\[\] ]{1,512}")
 
@@ -57,6 +61,11 @@ def read_header(path: Path, what: str = "") -> dict[str, TensorEntry]:
     Raises: InputError with code `bad_safetensors`.
     """
     what = what or called(path)
+    with _LARGE if path.stat().st_size > MAX_HEADER_BYTES // 16 else nullcontext():
+        return _checked(path, what)
+
+
+def _checked(path: Path, what: str) -> dict[str, TensorEntry]:
     entries, data_start, size = _read_json(path, what)
     _check_metadata(what, entries.pop("__metadata__", {}))
     if len(entries) > MAX_TENSORS:
@@ -92,17 +101,22 @@ def pieces(array: NDArray[np.generic]) -> Iterator[NDArray[np.generic]]:
         yield from np.nditer(array, flags, [readonly], order="C", buffersize=_PIECE)  # type: ignore
 
 
+def in_pieces(path: Path, entries: Mapping[str, TensorEntry]) -> Iterator[tuple[str, Iterator[NDArray[np.generic]]]]:
+    """The values of every tensor of a checked header, some at a time; bfloat16 widened, as `read_tensors` does."""
+    for name, array in _stored(path, entries).items():
+        yield name, map(_widen, pieces(array)) if entries[name].dtype == "BF16" else pieces(array)
+
+
 def check_checkpoint(path: Path, layout: Layout, what: str = "") -> None:
     """Refuse a file that is not a checkpoint of a model with this layout, or has values that are not finite."""
     what = what or called(path)
     entries = read_header(path, what)
     layout.check({name: entry.shape for name, entry in entries.items()}, what)
-    for name, array in _stored(path, entries).items():
-        widen = entries[name].dtype == "BF16"
-        if array.dtype.kind != "f" and not widen:
-            raise InputError("wrong_dtype", f"{what}: '{name}' is {array.dtype}, not floating point", "")
-        lost = sum(int((~np.isfinite(_widen(piece) if widen else piece)).sum()) for piece in pieces(array))
-        if lost:
+    for name, values in in_pieces(path, entries):
+        dtype = DTYPES[entries[name].dtype][0]
+        if np.dtype(dtype).kind != "f" and entries[name].dtype != "BF16":
+            raise InputError("wrong_dtype", f"{what}: '{name}' is {np.dtype(dtype)}, not floating point", "")
+        if lost := sum(int((~np.isfinite(piece)).sum()) for piece in values):
             raise InputError(
                 "not_finite",
                 f"{what}: '{name}' has {lost} values that are NaN or infinite",

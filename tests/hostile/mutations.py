@@ -20,7 +20,7 @@ from random import Random
 import psutil
 
 from llc.checkpoints import check_checkpoint, read_header, read_tensors
-from llc.data import describe, read_arrays
+from llc.data import describe, describe_file, read_arrays
 from llc.errors import InputError
 from llc.layout import Layout
 from llc.models import MODEL_SPEC
@@ -86,7 +86,7 @@ def read(path: Path, name: str) -> str:
     """What a reader says of a file: `taken`, or a code. Raises: whatever is a fault of the reader."""
     try:
         if name.startswith("data"):
-            describe(read_arrays(path))
+            assert describe_file(path) == describe(read_arrays(path))
         elif is_torch_file(path):
             target = path.with_suffix(".converted")
             with path.open("rb") as source, target.open("wb") as file:
