@@ -311,6 +311,7 @@ _torch_of("a storage that is not there", tensor((4, 3), (3, 1), key="1"))
 _torch_of("a storage outside the archive", tensor((4, 3), (3, 1), key="../../../../etc/passwd"))
 _torch_of("a storage of another type", tensor((4, 3), (3, 1), storage="DoubleStorage"))
 _torch_of("an untyped storage", tensor((4, 3), (3, 1), storage="UntypedStorage"))
+FILES["a tensor's name twice"] = lambda: torch_file(state(tensor((26,), (1,)), tensor(), names=("a", "a")))
 FILES["one storage under 1000 names"] = lambda: torch_file(
     state(*(tensor(),) * 1000, names=tuple(map(str, range(1000)))), b"\0" * 104
 )
@@ -362,6 +363,7 @@ def _zip_of(name: str, entry: str, *changes: tuple[bytes, int, bytes]) -> None:
 
 _zip_of("a size that lies", "data/0", (_DIRECTORY, 24, _GIGABYTE), (_DIRECTORY, 20, _GIGABYTE))
 _zip_of("a size that lies when inflated", "data/0", (_DIRECTORY, 24, _GIGABYTE))
+_zip_of("an entry called deflated", "data/0", (_DIRECTORY, 10, b"\x08\0"))
 _zip_of("zip64 without its numbers", "data/0", (_DIRECTORY, 24, b"\xff" * 4), (_DIRECTORY, 20, b"\xff" * 4))
 _zip_of("an entry that is encrypted", "data/0", (_DIRECTORY, 8, b"\x01\0"), (_LOCAL, 6, b"\x01\0"))
 _zip_of("an entry that is a link", "data/0", (_DIRECTORY, 38, (0o120777 << 16).to_bytes(4, "little")))
