@@ -85,7 +85,7 @@ def run(watched: Watched, config: str, *options: str) -> tuple[int, int]:
 def main() -> int:
     """0 if nothing was wrong."""
     parser = argparse.ArgumentParser(prog="python -m tests.hostile.schema", description=__doc__)
-    parser.add_argument("--examples", type=int, default=300, help="of each operation, in each phase of each run")
+    parser.add_argument("--examples", type=int, default=320, help="of each operation, in each phase of each run")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     options = ["--max-examples", str(arguments.examples), "--seed", str(arguments.seed)]
