@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test check format serve bench-peers bench-speed bench-accuracy soak clean
+.PHONY: help install demo test check format serve bench-peers bench-speed bench-accuracy soak fuzz clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -54,6 +54,11 @@ bench-speed: $(INSTALLED) bench-peers ## Row-steps per second beside the peers: 
 
 soak: $(INSTALLED) ## Jobs under faults, ten seeds of 200 shards and 60 faults each (an hour and a half)
 	$(BIN)/python -m tests.chaos.soak $(ARGS)
+
+fuzz: $(INSTALLED) ## Hostile and damaged files, and requests made up from the OpenAPI (half an hour)
+	$(BIN)/python -m tests.hostile.mutations
+	PYTHON=$(PYTHON) tests/hostile/install.sh
+	$(BIN)/python -m tests.hostile.schema
 
 clean: ## Remove .venv, caches and the demo's output
 	rm -rf $(VENV) demo .pytest_cache .ruff_cache .coverage*

@@ -24,7 +24,9 @@ _EXAMPLE = {
 
 
 class NewCheckpoint(Body):
-    """A checkpoint: a safetensors file with exactly the model's parameters, all of them finite."""
+    """A checkpoint: exactly the model's parameters, all of them finite, as a safetensors file or of
+    `torch.save(model.state_dict(), path)`.
+    """
 
     model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
     step: Step
@@ -38,7 +40,8 @@ class CheckpointOut(BaseModel):
     id: str
     series: str = Field(validation_alias="series_id")
     step: int
-    blob: str
+    blob: str = Field(description="SHA-256 of the safetensors file.")
+    source: str | None = Field(description="SHA-256 of the torch file that it was made of, if one was posted.")
     metrics: dict[str, float]
     created_at: Timestamp
 
@@ -67,6 +70,8 @@ def post_checkpoint(
         )
         if is_new:
             quotas.require_room(session, shared.settings, key.tenant_id, "checkpoints", 1, is_added=True)
+            if checkpoint.source is not None:  # what it became is the tenant's, too
+                quotas.require_room(session, shared.settings, key.tenant_id, "bytes", 0)
         else:
             response.status_code = 200
         return _show([checkpoint])[0]

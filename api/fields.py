@@ -8,6 +8,7 @@ from pydantic import (
     AfterValidator,
     AwareDatetime,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PlainValidator,
@@ -38,6 +39,14 @@ def _scalar(value: Any) -> str | int | float | bool | None:
     raise ValueError("expected a string, a finite number, true, false or null")
 
 
+def _as_given(tags: dict[str, Any]) -> dict[str, Any]:
+    """PostgreSQL keeps 1e30 as the whole number, which is larger than a tag's whole numbers may be: a float it was."""
+    return {
+        name: float(value) if type(value) is int and not -(2**63) <= value < 2**63 else value
+        for name, value in tags.items()
+    }
+
+
 def _utc(time: datetime) -> datetime:
     return time.astimezone(UTC)
 
@@ -51,6 +60,8 @@ Step = Annotated[int, Field(ge=0, lt=MAX_STEP, strict=True)]
 Number = Annotated[float, Field(allow_inf_nan=False, strict=True)]
 Scalar = Annotated[Any, PlainValidator(_scalar, json_schema_input_type=str | float | bool | None)]
 Tags = Annotated[dict[Name, Scalar], Field(max_length=64)]
+KeptTags = Annotated[Tags, BeforeValidator(_as_given)]
+"""As they come from the database."""
 Metrics = Annotated[dict[Name, Number], Field(max_length=256)]
 Timestamp = Annotated[AwareDatetime, AfterValidator(_utc)]
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from sqlalchemy.orm import Session
 
 from api.dependencies import Reader, Shared, Writer
-from api.fields import Body, Id, Name, Tags, Timestamp
+from api.fields import Body, Id, KeptTags, Name, Tags, Timestamp
 from api.once import Once
 from api.paging import After, Limit, Page, page, position
 from api.problems import RESPONSES
@@ -51,7 +51,7 @@ class SeriesOut(BaseModel):
     name: str
     model: str
     dataset: str
-    tags: Tags
+    tags: KeptTags
     num_checkpoints: int
     first_step: int | None
     last_step: int | None

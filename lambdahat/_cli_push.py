@@ -46,9 +46,9 @@ def push_checkpoints(client: Client, series: Series, folder: Path, exclude: Path
     if not files:
         raise LambdahatError(
             f"there are no checkpoints in {folder}",
-            "they are called *.safetensors, with the step as the last number of the name: step_001000.safetensors",
+            "they are called *.safetensors, *.pt or *.pth, with the step as the name's last number: step_001000.pt",
         )
-    there = {checkpoint.step: checkpoint.blob for checkpoint in client.list_checkpoints(series)}
+    there = {known.step: known.source or known.blob for known in client.list_checkpoints(series)}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err) as progress:
         bar = progress.add_task("checkpoints", total=len(files))

@@ -92,7 +92,7 @@ def push(
     folder: Annotated[
         Path,
         typer.Argument(
-            exists=True, file_okay=False, help="Checkpoints, *.safetensors; the name's last number is the step."
+            exists=True, file_okay=False, help="Checkpoints, *.safetensors or *.pt; the name's last number is the step."
         ),
     ],
     series: Annotated[str | None, typer.Option(help="Id of a series to add to.", show_default=False)] = None,

@@ -172,7 +172,8 @@ class Client:
         state: Arrays | str | Path,
         metrics: Mapping[str, float] | None = None,
     ) -> Checkpoint:
-        """Post the parameters at a step: a state dict, or a safetensors file. Posting the same again changes nothing.
+        """Post the parameters at a step: a state dict, or a file: safetensors, or of torch.save. Posting the same
+        again changes nothing.
 
         metrics: what the training loop measured there, for example `{"test_loss": 0.3}`; NaN and infinity, which JSON
         has no words for, are left out.

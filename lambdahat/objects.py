@@ -86,11 +86,15 @@ class Series(Resource):
 
 
 class Checkpoint(Resource):
-    """A step of training and the SHA-256 of the file with the parameters there."""
+    """A step of training and the SHA-256 of the file with the parameters there.
+
+    source: of the torch file that was posted, if it was one; `blob` is the safetensors file made of it.
+    """
 
     series: str
     step: int
     blob: str
+    source: str | None = None
     metrics: dict[str, float | None]
     created_at: datetime
 

@@ -11,6 +11,7 @@ from typing import Any
 from lambdahat.errors import LambdahatError
 from lambdahat.tensors import to_bytes
 
+SUFFIXES = (".safetensors", ".pt", ".pth")
 _LAST_NUMBER = re.compile(r"(\d+)\D*$")
 
 
@@ -46,9 +47,9 @@ class Spool:
     def checkpoints(self) -> dict[int, Path]:
         """Files by step, ascending. Raises: LambdahatError if two have the same step."""
         found: dict[int, Path] = {}
-        for path in sorted(self.folder.glob("*.safetensors")):
+        for path in sorted(self.folder.iterdir() if self.folder.is_dir() else ()):
             step = step_of(path)
-            if step is None:
+            if step is None or path.suffix not in SUFFIXES:
                 continue
             if step in found:
                 raise LambdahatError(

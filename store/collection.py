@@ -27,6 +27,7 @@ _DISOWN = text(
     WHERE touched_at < now() - make_interval(secs => :grace)
       AND NOT EXISTS (SELECT 1 FROM datasets d WHERE d.blob = o.sha256 AND d.tenant_id = o.tenant_id)
       AND NOT EXISTS (SELECT 1 FROM checkpoints c WHERE c.blob = o.sha256 AND c.tenant_id = o.tenant_id)
+      AND NOT EXISTS (SELECT 1 FROM checkpoints c WHERE c.source = o.sha256 AND c.tenant_id = o.tenant_id)
       AND NOT EXISTS (SELECT 1 FROM results r JOIN jobs j ON j.id = r.job_id
                       WHERE r.draws = o.sha256 AND j.tenant_id = o.tenant_id)
     """

@@ -3,7 +3,7 @@
 from pydantic import TypeAdapter
 from sqlalchemy.orm import Session
 
-from llc.data import ArrayInfo, describe, num_samples, read_arrays
+from llc.data import ArrayInfo, describe_file, num_samples
 from llc.models import MODEL_SPEC
 from store import owners
 from store.blobs import BlobStore
@@ -17,7 +17,7 @@ def create_dataset(session: Session, blobs: BlobStore, tenant_id: str, name: str
     """A data set of the arrays in a blob. Raises: NotFoundError; InputError if the blob is no data set."""
     owners.require_owned(session, tenant_id, sha256)
     session.commit()  # the file may be large: no transaction stays open while it is read
-    arrays = describe(read_arrays(blobs.path(sha256)))
+    arrays = describe_file(blobs.path(sha256))
     dataset = Dataset(
         id=new_id("dst"),
         tenant_id=tenant_id,

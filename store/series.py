@@ -8,8 +8,11 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from llc.checkpoints import check_checkpoint
+from llc.checkpoints import called, check_checkpoint
+from llc.confined import convert_torch_file
+from llc.layout import Layout
 from llc.models import MODEL_SPEC
+from llc.torch_files import is_torch_file
 from store import owners
 from store.blobs import BlobStore
 from store.datasets import check_fits
@@ -78,7 +81,8 @@ def add_checkpoint(
     sha256: str,
     metrics: dict[str, float],
 ) -> tuple[Checkpoint, bool]:
-    """The checkpoint of a step, and whether it is new: the same blob again changes nothing.
+    """The checkpoint of a step, and whether it is new: the same blob again changes nothing. Of a torch file, the
+    safetensors file made of it is kept.
 
     Raises: NotFoundError; ConflictError `step_exists`; InputError if the file does not fill the model.
     """
@@ -89,11 +93,14 @@ def add_checkpoint(
         return _same(there, sha256), False
     model = find(session, Model, tenant_id, series.model_id)
     session.commit()  # the file may be large: no transaction stays open while it is read
-    check_checkpoint(blobs.path(sha256), MODEL_SPEC.validate_python(model.spec).layout())
+    layout, blob, source = MODEL_SPEC.validate_python(model.spec).layout(), sha256, None
+    if is_torch_file(blobs.path(sha256)):
+        blob, source = _converted(session, blobs, tenant_id, sha256, layout), sha256
+    else:
+        check_checkpoint(blobs.path(sha256), layout)
     find(session, Series, tenant_id, series_id, lock="keep")
-    added = insert(Checkpoint).values(
-        id=new_id("ckp"), tenant_id=tenant_id, series_id=series_id, step=step, blob=sha256, metrics=metrics
-    )
+    values = {"blob": blob, "source": source, "metrics": metrics}
+    added = insert(Checkpoint).values(id=new_id("ckp"), tenant_id=tenant_id, series_id=series_id, step=step, **values)
     checkpoint = session.scalar(added.on_conflict_do_nothing().returning(Checkpoint))
     if checkpoint is not None:
         return checkpoint, True
@@ -112,8 +119,27 @@ def _at_step(session: Session, series_id: str, step: int) -> Checkpoint | None:
     return session.scalar(select(Checkpoint).where(Checkpoint.series_id == series_id, Checkpoint.step == step))
 
 
+def _converted(session: Session, blobs: BlobStore, tenant_id: str, sha256: str, layout: Layout) -> str:
+    """The blob that a torch file is made, once for each tenant. Raises: InputError if it does not fill the model."""
+    made = select(Checkpoint.blob).where(Checkpoint.tenant_id == tenant_id, Checkpoint.source == sha256).limit(1)
+    known = session.scalar(made)
+    session.commit()
+    what = called(blobs.path(sha256))
+    if known is not None:
+        check_checkpoint(blobs.path(known), layout, what)
+        return known
+    with blobs.scratch() as folder:
+        folder.mkdir()
+        file = folder / "converted"
+        convert_torch_file(blobs.path(sha256), file)
+        check_checkpoint(file, layout, what)
+        blob, size = blobs.adopt(file)
+    owners.add_owner(session, tenant_id, blob, size)
+    return blob
+
+
 def _same(there: Checkpoint, sha256: str) -> Checkpoint:
-    if there.blob != sha256:
+    if sha256 not in (there.blob, there.source):
         raise ConflictError(
             "step_exists",
             f"series '{there.series_id}' has a checkpoint of step {there.step} already, with other parameters",

@@ -171,7 +171,10 @@ class Series(Base):
 
 
 class Checkpoint(Base):
-    """A step of training and the parameters there."""
+    """A step of training and the parameters there.
+
+    source: the file that was posted, if it was torch's; `blob` is then the safetensors file made of it.
+    """
 
     __tablename__ = "checkpoints"
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -179,6 +182,7 @@ class Checkpoint(Base):
     series_id: Mapped[str] = mapped_column(ForeignKey("series.id", ondelete="CASCADE"))
     step: Mapped[int]
     blob: Mapped[str] = mapped_column(ForeignKey("blobs.sha256"))
+    source: Mapped[str | None] = mapped_column(ForeignKey("blobs.sha256"))
     metrics: Mapped[JSON] = mapped_column(server_default=text("'{}'::jsonb"))
     created_at: Mapped[datetime] = _created_at()
     __table_args__ = (
@@ -186,6 +190,7 @@ class Checkpoint(Base):
         CheckConstraint("step >= 0", name="step"),
         Index(None, "tenant_id"),
         Index(None, "blob"),
+        Index(None, "source", postgresql_where=text("source IS NOT NULL")),
     )
 
 

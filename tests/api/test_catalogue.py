@@ -213,3 +213,13 @@ def test_anothers_blob_can_not_be_used(lab: Lab, other_lab: Lab) -> None:
     assert lab.post("/v1/blobs:check", json={"sha256": [blob]}).json() == {"owned": [], "missing": [blob]}
     problem = refused(lab.post("/v1/datasets", json={"name": "theirs", "blob": blob}), 404, "not_found")
     assert f"PUT /v1/blobs/{blob}" in problem["hint"]
+
+
+@pytest.mark.parametrize("value", [1e30, -1.5e300, 1e-320, 2.0**63, 2**63 - 1, -0.0, 7, True, None, "1e30"])
+def test_a_tag_is_shown_as_it_was_given(lab: Lab, value: Any) -> None:
+    """PostgreSQL keeps a large float as a whole number, larger than the whole numbers that a tag may be."""
+    series = lab.series()
+    assert lab.patch(f"/v1/series/{series}", json={"tags": {"a": value}}).json()["tags"] == {"a": value}
+    for answer in (lab.get(f"/v1/series/{series}").json(), lab.get("/v1/series").json()["data"][0]):
+        assert answer["tags"] == {"a": value}
+        assert type(answer["tags"]["a"]) is type(value) or value in (2.0**63, -0.0)

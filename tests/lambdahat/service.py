@@ -31,6 +31,12 @@ class Service:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> None:
         """Start it and wait until it answers."""
         command = [sys.executable, "-m", "api", "--port", str(self.port)]

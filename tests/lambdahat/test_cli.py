@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save_file
 from sqlalchemy import Engine
 
@@ -78,6 +79,20 @@ def test_push_a_folder(run: Run, client: Client, tmp_path: Path) -> None:
     save_file(lab.state(7), folder / "run2-step200.safetensors")
     assert "step_exists" not in (clash := failed(run("push", folder, "--series", series.id)))
     assert "200" in clash
+
+
+def test_push_what_torch_saved(run: Run, client: Client, tmp_path: Path) -> None:
+    series = lab.new_series(client, steps=())
+    folder = checkpoint_folder(tmp_path / "run", (1,))
+    for name in ("model-2.pt", "model-3.pth", "model-4.bin"):
+        torch.save({name: torch.from_numpy(array) for name, array in lab.state(7).items()}, folder / name)
+    assert "posted 3, skipped 0" in ok(run("push", folder, "--series", series.id))
+    assert [(c.step, c.source is not None) for c in client.list_checkpoints(series)] == [
+        (1, False),
+        (2, True),
+        (3, True),
+    ]
+    assert "posted 0, skipped 3" in ok(run("push", folder, "--series", series.id))
 
 
 def test_push_says_what_is_missing(run: Run, tmp_path: Path) -> None:

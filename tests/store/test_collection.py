@@ -77,13 +77,12 @@ def test_what_nothing_refers_to_goes_after_a_while(shelf: Shelf) -> None:
 
 def test_what_something_refers_to_stays(shelf: Shelf) -> None:
     jobs = shelf.jobs
-    of_dataset, of_checkpoint, draws = hashes = [shelf.put(os.urandom(8)) for _ in range(3)]
+    of_dataset, of_checkpoint, source, draws = hashes = [shelf.put(os.urandom(8)) for _ in range(4)]
     with jobs.session() as session:
         series = jobs.series(session, 0)
         session.get_one(Dataset, series.dataset_id).blob = of_dataset
-        session.add(
-            Checkpoint(id=new_id("ckp"), tenant_id=jobs.tenant_id, series_id=series.id, step=0, blob=of_checkpoint)
-        )
+        ids = {"id": new_id("ckp"), "tenant_id": jobs.tenant_id, "series_id": series.id}
+        session.add(Checkpoint(**ids, step=0, blob=of_checkpoint, source=source))
         series_id = series.id
     job, shards = jobs.create(num_checkpoints=1)
     lease = jobs.claimed(shards[0])
@@ -91,7 +90,7 @@ def test_what_something_refers_to_stays(shelf: Shelf) -> None:
         leases.finish(session, lease, [result(lease.checkpoint_ids[0]) | {"draws": draws}], blobs={draws: 8})
     shelf.age(*hashes)
     shelf.collect(walk=True)
-    assert [shelf.has(sha256) for sha256 in hashes] == [(True, True, True)] * 3
+    assert [shelf.has(sha256) for sha256 in hashes] == [(True, True, True)] * 4
     with jobs.session() as session:
         session.delete(session.get_one(Series, series_id))
         session.execute(
@@ -99,7 +98,7 @@ def test_what_something_refers_to_stays(shelf: Shelf) -> None:
         )
     shelf.collect()
     assert shelf.has(of_dataset) == (True, True, True)
-    assert shelf.has(of_checkpoint) == shelf.has(draws) == (False, False, False)
+    assert shelf.has(of_checkpoint) == shelf.has(source) == shelf.has(draws) == (False, False, False)
     assert jobs.count(Result, job) == 1
 
 

@@ -1,0 +1,106 @@
+"""A torch file made a safetensors file by a process that can do nothing else.
+
+The reader, `llc.torch_files`, runs nothing of a file. Should it err, then in a process that has a small memory, little
+time, no network, an empty environment, one file to write, of a bounded size, and no file descriptor left to open
+another.
+
+    python -m llc.confined SOURCE TARGET NAME
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import resource
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import BinaryIO
+
+import llc
+from llc.checkpoints import called
+from llc.errors import InputError
+from llc.torch_files import MAX_SHARING, bad_torch_file, convert
+
+MEMORY_BYTES = 192 * 2**20
+"""Of what the process may write to (RLIMIT_DATA). The file is mapped and does not count."""
+SECONDS = 30.0
+BYTES_PER_SECOND = 32 * 2**20
+"""How much more time a large file has."""
+
+_AT_ONCE = threading.BoundedSemaphore(2)
+_CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
+ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+"""All of it. Threads would reserve memory, and a process that has some can't leave the network."""
+
+
+def convert_torch_file(source: Path, target: Path) -> None:
+    """Write the state dict of a torch file as a safetensors file, in a process of its own; at most two at a time.
+
+    Raises: InputError `bad_torch_file`, also if that takes too much time or memory.
+    """
+    what = called(source)
+    seconds = SECONDS + source.stat().st_size / BYTES_PER_SECOND
+    command = [sys.executable, "-m", __name__, str(source.resolve()), str(target.resolve()), what]
+    with _AT_ONCE:
+        try:
+            ended = subprocess.run(
+                command,
+                cwd=Path(llc.__file__).parents[1],  # from where it is imported, as this one was
+                env=ENVIRONMENT,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=seconds,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise bad_torch_file(what, f"reading it took more than {seconds:.0f} s") from None
+    if ended.returncode < 0:
+        raise bad_torch_file(what, f"its reader was ended by signal {-ended.returncode}")
+    if ended.returncode:
+        raise RuntimeError(f"the reader of torch files failed: {ended.stderr.decode(errors='replace')[-2000:]}")
+    if ended.stdout:
+        raise InputError(**json.loads(ended.stdout))
+
+
+def main() -> None:
+    """The process: a refusal is said on stdout, as JSON."""
+    source, target, what = sys.argv[1:]
+    with Path(source).open("rb") as reading, Path(target).open("xb") as writing:
+        _confine(reading, writing)
+        too_large = _said(bad_torch_file(what, f"reading it took more than {MEMORY_BYTES} bytes of memory"))
+        try:
+            convert(reading, writing, what)
+        except InputError as error:
+            os.write(1, _said(error))
+        except MemoryError:  # while there is none, not even a text can be made
+            os.write(1, too_large)
+
+
+def _said(error: InputError) -> bytes:
+    return json.dumps({"code": error.code, "detail": error.detail, "hint": error.hint}).encode()
+
+
+def _confine(reading: BinaryIO, writing: BinaryIO) -> None:
+    """From now on, for good."""
+    size = os.fstat(reading.fileno()).st_size
+    seconds = int(SECONDS + size / BYTES_PER_SECOND)
+    limits = {
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_CPU: seconds,
+        resource.RLIMIT_DATA: MEMORY_BYTES,
+        resource.RLIMIT_FSIZE: MAX_SHARING * size + 2**25,  # and a header
+        resource.RLIMIT_NOFILE: max(reading.fileno(), writing.fileno()) + 2,  # one more, of the mapping
+    }
+    if sys.platform == "linux":
+        # A network of its own, which has nothing in it. Where the kernel does not allow that, no socket can be had
+        # either: it would be a file descriptor.
+        with contextlib.suppress(OSError):
+            ctypes.CDLL(None).unshare(_CLONE_NEWUSER | _CLONE_NEWNET)
+    for limit, value in limits.items():
+        resource.setrlimit(limit, (value, value))
+
+
+if __name__ == "__main__":
+    main()
