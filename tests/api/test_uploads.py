@@ -67,20 +67,21 @@ def test_an_upload_that_was_cut_goes_on_where_it_was(lab: Lab) -> None:
 
 
 def test_only_one_request_writes_at_a_time(lab: Lab) -> None:
-    content = b"x" * 100
+    content = os.urandom(2_000_000)
     path = begin(lab, content)
     host, port = lab.base_url.host, lab.base_url.port or 80
     head = f"PATCH {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {lab.api_key}\r\nUpload-Offset: 0\r\n"
+    deadline = time.monotonic() + 20
     with socket.create_connection((host, port), timeout=10) as connection:
-        connection.sendall(f"{head}Content-Length: 100\r\n\r\n".encode())
-        deadline = time.monotonic() + 10
-        while (response := send(lab, path, 0, b"")).status_code == 204:
+        connection.sendall(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content[:1_900_000])
+        while (there := int(lab.head(path).headers["Upload-Offset"])) == 0:
             assert time.monotonic() < deadline
-            time.sleep(0.01)
-        refused(response, 409, "upload_busy")
-    while send(lab, path, 0, content).status_code == 409:
+        refused(send(lab, path, there, content[there:]), 409, "upload_busy")
+    while True:
+        there = int(lab.head(path).headers["Upload-Offset"])
+        if send(lab, path, there, content[there:]).status_code == 204:
+            break
         assert time.monotonic() < deadline
-        time.sleep(0.01)
     created(lab.post(f"{path}/complete"))
 
 
