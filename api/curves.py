@@ -25,6 +25,10 @@ JobId = Annotated[str | None, Query(description="Of this job; else of the newest
 QueryStep = Annotated[int | None, Query(ge=0, lt=MAX_STEP)]
 
 
+Format = Literal["json", "csv"]
+MEDIA_TYPES: Mapping[Format, str] = {"json": "application/json", "csv": "text/csv; charset=utf-8"}
+
+
 class CurveValue(Estimate):
     """A quantity at a checkpoint, and whether to believe it."""
 
@@ -78,17 +82,23 @@ def get_curve(
     job: JobId = None,
     from_step: QueryStep = None,
     to_step: QueryStep = None,
-    format: Literal["json", "csv"] = "json",
+    format: Format = "json",
 ) -> Response:
     """CSV has a column 'step', and for each quantity q the columns q, q_std_error and q_verdict."""
+    names = _names(measure)
     with shared.session() as session:
         chosen = _job(session, key.tenant_id, series_id, job)
-        rows = [] if chosen is None else curve(session, chosen.id, _names(measure), from_step, to_step)
-    points = _points(rows)
-    if format == "csv":
-        return Response(_as_csv(points), media_type="text/csv; charset=utf-8")
-    found = {"series": series_id, "job": chosen and chosen.id, "quantities": _quantities(points), "points": points}
-    return Response(orjson.dumps(found), media_type="application/json")
+
+        def read() -> bytes:
+            rows = [] if chosen is None else curve(session, chosen.id, names, from_step, to_step)
+            return _written(series_id, chosen, rows, format)
+
+        if chosen is not None and chosen.finished_at is not None:
+            asked = chosen.id, chosen.finished_at, measure, from_step, to_step, format
+            found = shared.curves.get(asked, read)
+        else:
+            found = read()
+    return Response(found, media_type=MEDIA_TYPES[format])
 
 
 @router.get("/transitions", summary="The transitions of a series, typed A or B")
@@ -124,6 +134,14 @@ def _names(measure: str | None) -> list[str] | None:
         if not name.isascii() or not name.isidentifier():
             raise InputError("unknown_measure", f"{name[:80]!r} names no measure", "for example: measure=llc,loss")
     return names or None
+
+
+def _written(series_id: str, job: Job | None, rows: Sequence[CurveRow], format: Format) -> bytes:
+    points = _points(rows)
+    if format == "csv":
+        return _as_csv(points).encode()
+    found = {"series": series_id, "job": job and job.id, "quantities": _quantities(points), "points": points}
+    return orjson.dumps(found)
 
 
 def _points(rows: Sequence[CurveRow]) -> list[dict[str, Any]]:

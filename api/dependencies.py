@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from api.callers import Callers
+from api.kept import Kept
 from api.problems import ForbiddenError
 from api.rate import Rates
 from api.streams import Announcements
@@ -32,6 +33,7 @@ class State:
     announcements: Announcements
     rates: Rates
     callers: Callers
+    curves: Kept
 
     @contextmanager
     def session(self) -> Iterator[Session]:

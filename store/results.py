@@ -81,9 +81,11 @@ def curve(
         CurveRow(step, checkpoint, measure, verdict, values)
         for (step, checkpoint, measure, verdict, _), values in zip(rows, quantities, strict=True)
     ]
-    found = found if names is None else [_only(row, names) for row in found]
+    if names is None:
+        return found
+    found = [_only(row, names) for row in found]
     known = {*MEASURES, *(row.measure for row in found), *(name for row in found for name in row.quantities)}
-    unknown = [name for name in names or () if name not in known]
+    unknown = [name for name in names if name not in known]
     if unknown:
         _refuse_unknown(session, job_id, unknown)
     return found

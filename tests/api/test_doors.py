@@ -10,6 +10,7 @@ import httpx
 import pytest
 from sqlalchemy import Engine
 
+from api.kept import MOST_BYTES, Kept
 from tests.api.conftest import new_lab, serving
 from tests.api.lab import Lab, refused
 
@@ -130,3 +131,23 @@ def test_many_threads_share_one_bucket(strict: Lab) -> None:
         thread.join()
     assert answered.count(200) <= RATE * (1 + time.monotonic() - start) + 1
     assert answered.count(429) > 0
+
+
+def test_what_is_kept_is_made_once_and_not_too_much_of_it() -> None:
+    kept, made = Kept(), []
+
+    def make(name: str, size: int) -> bytes:
+        def now() -> bytes:
+            made.append(name)
+            return b"x" * size
+
+        return kept.get(name, now)
+
+    third = MOST_BYTES // 3
+    assert [len(make(name, third)) for name in ("a", "b", "c", "a")] == [third] * 4
+    assert made == ["a", "b", "c"]
+    make("d", third)  # for which b goes
+    make("a", third)
+    make("b", third)
+    assert made == ["a", "b", "c", "d", "b"]
+    assert len(make("larger", MOST_BYTES + 1)) == MOST_BYTES + 1
