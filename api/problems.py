@@ -80,7 +80,7 @@ _STATUSES: tuple[tuple[type[InputError], int], ...] = (
     (InputError, 422),
 )
 
-_HINTS: Mapping[int, tuple[str, str]] = {
+HINTS: Mapping[int, tuple[str, str]] = {
     400: ("bad_request", "the body is to be JSON in UTF-8"),
     404: ("not_found", "check the address; GET /openapi.json lists them all"),
     405: ("method_not_allowed", "GET /openapi.json lists what each address takes"),
@@ -158,7 +158,7 @@ def _location(parts: Sequence[str | int], body: Any) -> str:
 
 
 async def _http_exception(request: Request, error: HTTPException) -> Response:
-    code, hint = _HINTS.get(error.status_code, ("http_error", ""))
+    code, hint = HINTS.get(error.status_code, ("http_error", ""))
     return render(error.status_code, code, error.detail, hint, request.state.request_id, headers=error.headers)
 
 

@@ -248,7 +248,7 @@ def measure(of: Bench, seconds: float, results: int, size: int) -> Figures:
     figures = Figures()
     rate, growth = upload(of, size)
     figures.add(
-        f"upload of {size / 1e9:.1f} GB, hashed twice by the client and once by the server",
+        f"upload of {size / 1e9:.1f} GB, hashed by client and server",
         f"{rate:.0f} MB/s",
         "≥ 100 MB/s",
     )
