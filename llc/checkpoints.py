@@ -98,6 +98,7 @@ def pieces(array: NDArray[np.generic]) -> Iterator[NDArray[np.generic]]:
     """Its elements in order, some at a time: what is mapped need not all be in memory, nor what is made of it."""
     if array.size:
         flags, readonly = ["external_loop", "buffered"], ["readonly", "contig"]
+        # numpy's stubs know neither the iteration nor what it gives.
         yield from np.nditer(array, flags, [readonly], order="C", buffersize=_PIECE)  # type: ignore
 
 

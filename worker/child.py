@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from worker.failures import failure_of
-from worker.limits import limit_memory
+from worker.limits import give_way, limit_memory
 
 if TYPE_CHECKING:  # torch comes with it
     from torch import Tensor
@@ -43,6 +43,7 @@ def main() -> None:
     parent, memory_bytes = map(int, sys.argv[1:])
     die_with_parent(parent)
     limit_memory(memory_bytes)
+    give_way()
     # What libraries print must not end up between the answers.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)

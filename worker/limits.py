@@ -1,11 +1,13 @@
 """What a child may take of the machine."""
 
+import os
 import resource
 import sys
 from pathlib import Path
 
 import psutil
 
+NICENESS = 10
 SHARE = 0.9
 """Of the memory, for all children together."""
 
@@ -24,3 +26,8 @@ def limit_memory(num_bytes: int) -> None:
     """For this process, from now on: of what it may write to (RLIMIT_DATA). Of addresses CUDA takes far more."""
     if sys.platform == "linux":
         resource.setrlimit(resource.RLIMIT_DATA, (num_bytes, num_bytes))
+
+
+def give_way() -> None:
+    """To whoever answers requests on the same machine. The mathematics takes what is left, which is nearly all."""
+    os.nice(NICENESS)

@@ -124,7 +124,7 @@ def _tensors_without_elements() -> bytes:
 
 
 @_file
-def _NaNs_with_payloads() -> bytes:  # noqa: N802 -- the name of the case
+def _values_that_are_no_numbers() -> bytes:
     """Quiet and signalling, of both signs: as weights, and as a data set's inputs no model can be evaluated on."""
     patterns = np.array([0x7FC0DEAD, 0x7F80DEAD, 0xFFC00001, 0xFF800001], np.uint32).view(np.float32)
     return save({**parameters(), "layers.0.bias": patterns})

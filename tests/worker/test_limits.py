@@ -23,6 +23,7 @@ from store.settings import StoreSettings
 from store.tables import Shard
 from tests.api.lab import Lab
 from tests.worker.conftest import STEPS
+from worker.limits import NICENESS
 from worker.supervisor import Supervisor
 
 CHAINS, BURNIN, DRAWS = 2, 10, 2_500
@@ -96,6 +97,7 @@ def test_a_killed_shard_goes_on_where_it_was_and_ends_the_same(
         saved = BlobStore(lab.blob_dir).saved(shard.id)
         with running(supervisor, shard) as child:
             until("half is saved", is_true=lambda: saved.exists() and row_steps(saved) > ALL_WORK / 3)
+            assert child.nice() == NICENESS  # what answers requests comes first
             child.kill()
         then = row_steps(saved)
         assert then < ALL_WORK

@@ -109,14 +109,9 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture
 def settings(database_url: str, broker_url: str, tmp_path: Path) -> StoreSettings:
-    return StoreSettings(
-        database_url=database_url,
-        broker_url=broker_url,
-        blob_dir=tmp_path,
-        webhook_networks=("127.0.0.1/32",),  # pyright: ignore[reportArgumentType]
-        webhook_http=True,
-        sweep_seconds=0.05,
-    )
+    given = {"database_url": database_url, "broker_url": broker_url, "blob_dir": tmp_path}
+    given |= {"webhook_networks": ["127.0.0.1/32"], "webhook_http": True, "sweep_seconds": 0.05}
+    return StoreSettings.model_validate(given)
 
 
 @contextmanager
