@@ -8,7 +8,6 @@ import base64
 import email.utils
 import hashlib
 import hmac
-import logging
 import signal
 import ssl
 import threading
@@ -18,12 +17,14 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
 import httpcore
+import structlog
 from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from store import webhooks
 from store.database import connect
+from store.logs import Outage, write_json
 from store.settings import StoreSettings
 from store.webhooks import Outcome, Parcel
 from worker.outbound import PostError, post
@@ -34,7 +35,7 @@ TIDY_SECONDS = 3600.0
 ASKING = (429, 502, 503, 504)
 """Answers whose Retry-After is followed."""
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger()
 
 
 class Sender:
@@ -48,6 +49,7 @@ class Sender:
         self._changed = threading.Event()
         self._stopping = False
         self._tls = httpcore.default_ssl_context()
+        self._database = Outage("database")
 
     def run(self) -> None:
         """Send until told to stop; then end what is under way."""
@@ -55,8 +57,9 @@ class Sender:
             while not self._stopping:
                 try:
                     self._round()
+                    self._database.back()
                 except OperationalError as error:
-                    log.warning("the database is away: %s", error)
+                    self._database.away(error)
                 self._changed.wait(self._settings.sweep_seconds)
                 self._changed.clear()
 
@@ -80,14 +83,15 @@ class Sender:
     def _deliver(self, parcel: Parcel) -> None:
         try:
             outcome = send(parcel, self._settings, self._tls)
-            log.info("%s, attempt %d: %s", parcel.delivery_id, parcel.attempt, outcome.status or outcome.error)
+            about = {"delivery": parcel.delivery_id, "webhook": parcel.webhook_id, "attempt": parcel.attempt}
+            log.info("webhook_sent", **about, status=outcome.status, reason=outcome.error)
             with Session(self._engine) as session, session.begin():
                 webhooks.record(session, parcel, outcome)
         except OperationalError as error:
             # The lease runs out, and it is sent again.
-            log.warning("the database is away, %s is not recorded: %s", parcel.delivery_id, error)
+            self._database.away(error)
         except Exception:
-            log.exception("%s is not recorded", parcel.delivery_id)
+            log.exception("webhook_not_recorded", delivery=parcel.delivery_id)
         finally:
             with self._lock:
                 self._free += 1
@@ -137,7 +141,7 @@ def _seconds(asked: str, now: datetime) -> float | None:
 def main() -> None:
     """Send until told to stop."""
     argparse.ArgumentParser(prog="python -m worker.webhooks", description=__doc__).parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    write_json()
     settings = StoreSettings.model_validate({})
     # And as many connections more, should all of them record at the same time.
     engine = connect(settings.database_url, pool_size=CONCURRENCY // 2 + 1, seconds=settings.database_seconds)
@@ -154,7 +158,7 @@ def _tidy(engine: Engine) -> None:
             with Session(engine) as session, session.begin():
                 webhooks.forget_old(session)
         except OperationalError as error:
-            log.warning("the database is away: %s", error)
+            log.warning("not_tidied", reason=str(error))
         time.sleep(TIDY_SECONDS)
 
 
