@@ -11,8 +11,9 @@ VERSION = version("lambdahat")
 DESCRIPTION = """
 Local learning coefficients, with error bars, for every checkpoint of a training run.
 
-Upload files (`/v1/blobs`), make a data set and a model of them, start a series, add its checkpoints, post a job, and
-read its curve. Errors are `application/problem+json`, with a stable `code` and a `hint`.
+Upload files (`/v1/blobs`; large ones in parts, `/v1/uploads`), make a data set and a model of them, start a series, add
+its checkpoints, post a job, and read its curve. Errors are `application/problem+json`, with a stable `code` and a
+`hint`.
 """
 
 
