@@ -19,16 +19,17 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED) ## Serve, train, post, estimate, and draw the curve (about two minutes)
 	$(BIN)/python examples/modular_addition.py --serve --out demo
 
-MATHEMATICS := tests/llc tests/bench
+# Half of the time that all tests take.
+HALF := tests/llc tests/bench tests/hostile tests/lambdahat
 PYTEST := $(BIN)/python -m pytest --cov --cov-report=
 
-test: $(INSTALLED) ## The tests, on real PostgreSQL and Valkey; the mathematics on one core, all else on another
+test: $(INSTALLED) ## The tests, on real PostgreSQL and Valkey; in two halves, the mathematics in one, for two cores
 	@rm -f .coverage*; log=$$(mktemp); \
-	COVERAGE_FILE=.coverage.mathematics $(PYTEST) $(MATHEMATICS) >$$log 2>&1 & mathematics=$$!; \
-	COVERAGE_FILE=.coverage.rest $(PYTEST) $(MATHEMATICS:%=--ignore=%); rest=$$?; \
-	wait $$mathematics; mathematics=$$?; cat $$log; rm -f $$log; \
-	$(BIN)/coverage combine --quiet .coverage.mathematics .coverage.rest; $(BIN)/coverage report; \
-	exit $$((rest + mathematics))
+	COVERAGE_FILE=.coverage.half $(PYTEST) $(HALF) >$$log 2>&1 & half=$$!; \
+	COVERAGE_FILE=.coverage.rest $(PYTEST) $(HALF:%=--ignore=%); rest=$$?; \
+	wait $$half; half=$$?; cat $$log; rm -f $$log; \
+	$(BIN)/coverage combine --quiet .coverage.half .coverage.rest; $(BIN)/coverage report; \
+	exit $$((rest + half))
 
 check: $(INSTALLED) ## Format, lint, types, imports
 	$(BIN)/ruff format --check .

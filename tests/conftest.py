@@ -12,7 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg import sql
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from lambdahat.stack.folder import DataFolder
 from lambdahat.stack.postgres import Postgres
@@ -75,3 +75,10 @@ def engine(database_url: str) -> Iterator[Engine]:
     engine = connect(database_url)
     yield engine
     engine.dispose()
+
+
+@pytest.fixture
+def no_other_work(engine: Engine) -> None:
+    """What other tests left waiting, or running, is nobody's any more: for who looks at all work, or has it done."""
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE shards SET state = 'cancelled' WHERE state IN ('queued', 'running')"))

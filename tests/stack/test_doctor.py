@@ -115,6 +115,7 @@ def test_what_is_well_and_what_is_not(patient: Patient, tmp_path: Path) -> None:
     assert "database" in broken(found)["api"]
 
 
+@pytest.mark.usefixtures("no_other_work")
 def test_no_sweeper_no_worker_and_a_foreign_file_mode(
     database_url: str, broker_url: str, servers_folder: DataFolder, tmp_path: Path
 ) -> None:

@@ -51,6 +51,7 @@ def until(seconds: float, is_true: Any) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.usefixtures("no_other_work")
 def test_a_jobs_lines_are_found_from_the_request_that_posted_it_and_an_outage_is_two_lines(
     lab: Lab, series: str, database_url: str, broker_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
