@@ -97,9 +97,10 @@ def read_tensors(path: Path, what: str = "") -> dict[str, NDArray[np.generic]]:
 def pieces(array: NDArray[np.generic]) -> Iterator[NDArray[np.generic]]:
     """Its elements in order, some at a time: what is mapped need not all be in memory, nor what is made of it."""
     if array.size:
-        flags, readonly = ["external_loop", "buffered"], ["readonly", "contig"]
-        # numpy's stubs know neither the iteration nor what it gives.
-        yield from np.nditer(array, flags, [readonly], order="C", buffersize=_PIECE)  # type: ignore
+        parts = np.nditer(array, ["external_loop", "buffered"], ["readonly", "contig"], order="C", buffersize=_PIECE)
+        while not parts.finished:
+            yield parts[0]
+            parts.iternext()
 
 
 def in_pieces(path: Path, entries: Mapping[str, TensorEntry]) -> Iterator[tuple[str, Iterator[NDArray[np.generic]]]]:

@@ -111,8 +111,8 @@ class SavedProgress(Progress):
                 about = json.loads((file.metadata() or {}).get(METADATA, "{}"))
                 if about.get("made_of") != self._made_of:
                     return {}
-                # What `safe_open` gives can't be iterated, only its `keys()`.
-                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                names = file.keys()  # what `safe_open` gives can't itself be iterated
+                arrays = {name: file.get_tensor(name) for name in names}
         except FileNotFoundError:
             return {}
         except (OSError, SafetensorError, ValueError) as error:

@@ -3,10 +3,8 @@
 import hashlib
 import io
 import json
-import os
 import tarfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import IO, Any, TypeVar, cast
 
 from pydantic import BaseModel
@@ -93,12 +91,3 @@ def chunks(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[bytes]:
             raise damaged("it ends too early")
         left -= len(chunk)
         yield chunk
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename in it last through a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -25,8 +25,8 @@ from sqlalchemy import Connection, Engine, MetaData, Table, inspect, text
 
 from llc.errors import InputError
 from store import schema
-from store.archive import CHUNK, Hashed, add, add_note, chunks, damaged, members, read_note, sync_folder
-from store.blobs import BlobStore
+from store.archive import CHUNK, Hashed, add, add_note, chunks, damaged, members, read_note
+from store.blobs import BlobStore, sync_folder
 from store.errors import ConflictError
 
 FORMAT = 1
@@ -144,6 +144,10 @@ def _restore(engine: Engine, blobs: BlobStore | None, file: IO[bytes], undo: Exi
 # The tables -----------------------------------------------------------------------------------------------------------
 
 
+def _nameless(folder: Path) -> IO[bytes]:
+    return tempfile.TemporaryFile(dir=folder)
+
+
 def _read_tables(
     engine: Engine, ending: ExitStack, folder: Path, *, with_blobs: bool
 ) -> tuple[Header, dict[str, IO[bytes]], list[str]]:
@@ -155,7 +159,7 @@ def _read_tables(
             raise InputError("no_tables", "the database has no tables", "there is nothing to back up")
         about, files = dict[str, Member](), dict[str, IO[bytes]]()
         for table in _tables(connection):
-            file = ending.enter_context(tempfile.TemporaryFile(dir=folder))  # noqa: SIM115  it is the caller's
+            file = ending.enter_context(_nameless(folder))
             hashed = Hashed(file)
             with _cursor(connection) as cursor, cursor.copy(_copy(table, "TO STDOUT")) as rows:
                 for row in rows:

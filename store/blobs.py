@@ -65,7 +65,7 @@ class BlobStore:
         target = self.path(sha256)
         _make_folder(target.parent, self.root)
         path.replace(target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
 
     def part(self, upload_id: str) -> Path:
         """The file of an upload in parts."""
@@ -187,10 +187,11 @@ def _make_folder(folder: Path, root: Path) -> None:
         return
     _make_folder(folder.parent, root)
     folder.mkdir(exist_ok=True)
-    _sync_folder(folder.parent)
+    sync_folder(folder.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make a rename in it last through a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -47,26 +48,32 @@ def broker_url(servers_folder: DataFolder) -> Iterator[str]:
         yield valkey.url
 
 
-@pytest.fixture(scope="session")
-def database_url(postgres_url: str) -> Iterator[str]:
-    """The URL of a fresh database with all migrations applied."""
+@contextmanager
+def empty_database(postgres_url: str) -> Iterator[str]:
+    """The URL of a database that has nothing in it."""
     name = f"test_{secrets.token_hex(4)}"
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    url = postgres_url.replace("@/postgres?", f"@/{name}?")
-    subprocess.run(
-        [sys.executable, "-m", "store.admin", "migrate"],
-        env={
-            **os.environ,
-            "LAMBDAHAT_DATABASE_URL": url,
-            "LAMBDAHAT_BROKER_URL": "memory://",
-            "LAMBDAHAT_BLOB_DIR": ".",
-        },
-        check=True,
-    )
-    yield url
+    yield postgres_url.replace("@/postgres?", f"@/{name}?")
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture(scope="session")
+def database_url(postgres_url: str) -> Iterator[str]:
+    """The URL of a fresh database with all migrations applied."""
+    with empty_database(postgres_url) as url:
+        subprocess.run(
+            [sys.executable, "-m", "store.admin", "migrate"],
+            env={
+                **os.environ,
+                "LAMBDAHAT_DATABASE_URL": url,
+                "LAMBDAHAT_BROKER_URL": "memory://",
+                "LAMBDAHAT_BLOB_DIR": ".",
+            },
+            check=True,
+        )
+        yield url
 
 
 @pytest.fixture(scope="session")

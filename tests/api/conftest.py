@@ -86,3 +86,14 @@ def new_lab(url: str, engine: Engine, blob_dir: Path) -> Iterator[Lab]:
         tenant_id, key = tenant.id, keys.create_key(session, tenant.id, "test")
     with Lab(url, key, tenant_id, engine, blob_dir) as lab:
         yield lab
+
+
+@contextmanager
+def lab_of_its_own(database_url: str, broker_url: str, engine: Engine, blob_dir: Path) -> Iterator[Lab]:
+    """A fresh tenant of a service with a folder of blobs of its own."""
+    environment = {"DATABASE_URL": database_url, "BROKER_URL": broker_url, "BLOB_DIR": str(blob_dir)}
+    with (
+        serving({f"LAMBDAHAT_{name}": value for name, value in environment.items()}) as url,
+        new_lab(url, engine, blob_dir) as lab,
+    ):
+        yield lab

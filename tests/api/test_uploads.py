@@ -174,6 +174,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     try:
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", tmp_path], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
+        # Only root can, and the tests are to pass for others as well. That a disk is *almost* full is tested for all.
         pytest.skip("this user may not mount a disk")
     yield tmp_path
     subprocess.run(["umount", tmp_path], check=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from tests.api.conftest import new_lab, serving
+from tests.api.conftest import lab_of_its_own
 from tests.api.lab import Lab, created, refused
 from tests.hostile.files import CANARY, FILES, good_files
 
@@ -16,12 +16,7 @@ CODES = {"bad_safetensors", "bad_torch_file", "not_finite", "missing_parameter",
 @pytest.fixture(scope="module")
 def lab(database_url: str, broker_url: str, engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """Of a service with a folder of its own, for all files: none of them may leave anything behind."""
-    blob_dir = tmp_path_factory.mktemp("blobs")
-    environment = {"DATABASE_URL": database_url, "BROKER_URL": broker_url, "BLOB_DIR": str(blob_dir)}
-    with (
-        serving({f"LAMBDAHAT_{name}": value for name, value in environment.items()}) as url,
-        new_lab(url, engine, blob_dir) as lab,
-    ):
+    with lab_of_its_own(database_url, broker_url, engine, tmp_path_factory.mktemp("blobs")) as lab:
         yield lab
 
 

@@ -232,6 +232,7 @@ with Path(source).open("rb") as reading, Path(target).open("xb") as writing:
 """
 
 
+# Elsewhere the kernel has no network of one's own to unshare, and knows no limit of data: docs/files.md says so.
 @pytest.mark.skipif(sys.platform != "linux", reason="the limits are Linux's")
 def test_what_the_process_can_not(tmp_path: Path) -> None:
     (tmp_path / "source").write_bytes(b"x" * 100)

@@ -1,14 +1,11 @@
 """Backups: what was there is there again, in any revision's tables; what is damaged is refused and leaves nothing."""
 
-import secrets
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psycopg
 import pytest
-from psycopg import sql
 from sqlalchemy import Engine, inspect, text
 from sqlalchemy.orm import Session
 
@@ -19,6 +16,7 @@ from store.blobs import BlobStore
 from store.database import connect
 from store.ids import new_id
 from store.tables import Base, Blob, BlobOwner, Checkpoint, Dataset, Model, Series, Shard
+from tests.conftest import empty_database
 
 AWKWARD = "tab\t newline\n backslash \\ \\N quote \" ' null \\x00 é 😀"
 
@@ -26,14 +24,10 @@ AWKWARD = "tab\t newline\n backslash \\ \\N quote \" ' null \\x00 é 😀"
 @contextmanager
 def fresh(postgres_url: str) -> Iterator[Engine]:
     """An empty database."""
-    name = f"test_{secrets.token_hex(4)}"
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    engine = connect(postgres_url.replace("@/postgres?", f"@/{name}?"))
-    yield engine
-    engine.dispose()
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    with empty_database(postgres_url) as url:
+        engine = connect(url)
+        yield engine
+        engine.dispose()
 
 
 @pytest.fixture

@@ -1,19 +1,17 @@
 """The revisions make exactly what the tables say, there and back."""
 
-import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from psycopg import sql
 from sqlalchemy import Connection, Engine, inspect, text
 
 from store import schema
 from store.database import connect
 from store.tables import Base
+from tests.conftest import empty_database
 
 CATALOGUE = """
 SELECT 'column' AS kind, table_name, column_name AS name,
@@ -30,14 +28,10 @@ SELECT 'index', tablename, indexname, indexdef FROM pg_indexes WHERE schemaname 
 @pytest.fixture
 def empty(postgres_url: str) -> Iterator[Engine]:
     """An empty database."""
-    name = f"test_{secrets.token_hex(4)}"
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    engine = connect(postgres_url.replace("@/postgres?", f"@/{name}?"))
-    yield engine
-    engine.dispose()
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    with empty_database(postgres_url) as url:
+        engine = connect(url)
+        yield engine
+        engine.dispose()
 
 
 def catalogue(connection: Connection) -> set[tuple[str, ...]]:

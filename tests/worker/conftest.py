@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import Engine
 
 from store.settings import StoreSettings
-from tests.api.conftest import new_lab, serving
+from tests.api.conftest import lab_of_its_own
 from tests.api.lab import Lab
 from worker.supervisor import Supervisor
 
@@ -15,12 +15,7 @@ STEPS = (0, 10)
 
 @pytest.fixture(scope="package")
 def lab(database_url: str, broker_url: str, engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    blob_dir = tmp_path_factory.mktemp("blobs")
-    environment = {"DATABASE_URL": database_url, "BROKER_URL": broker_url, "BLOB_DIR": str(blob_dir)}
-    with (
-        serving({f"LAMBDAHAT_{name}": value for name, value in environment.items()}) as url,
-        new_lab(url, engine, blob_dir) as lab,
-    ):
+    with lab_of_its_own(database_url, broker_url, engine, tmp_path_factory.mktemp("blobs")) as lab:
         yield lab
 
 
