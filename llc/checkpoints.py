@@ -97,7 +97,7 @@ def read_tensors(path: Path, what: str = "") -> dict[str, NDArray[np.generic]]:
 def pieces(array: NDArray[np.generic]) -> Iterator[NDArray[np.generic]]:
     """Its elements in order, some at a time: what is mapped need not all be in memory, nor what is made of it."""
     if array.size:
-        parts = np.nditer(array, ["external_loop", "buffered"], ["readonly", "contig"], order="C", buffersize=_PIECE)
+        parts = np.nditer(array, ["external_loop", "buffered"], order="C", buffersize=_PIECE)
         while not parts.finished:
             yield parts[0]
             parts.iternext()
