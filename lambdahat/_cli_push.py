@@ -1,6 +1,5 @@
 """Posting a folder of checkpoints as a series."""
 
-import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +13,7 @@ from lambdahat.client import Client
 from lambdahat.errors import LambdahatError
 from lambdahat.objects import Dataset, Series
 from lambdahat.spool import Spool
+from lambdahat.uploads import sha256_of
 
 AT_ONCE = 4
 """Files on their way: hashing one while another is sent, and not waiting for each answer."""
@@ -54,7 +54,7 @@ def push_checkpoints(client: Client, series: Series, folder: Path, exclude: Path
         bar = progress.add_task("checkpoints", total=len(files))
 
         def push(step: int, path: Path) -> bool:
-            is_new = there.get(step) != _sha256(path)
+            is_new = there.get(step) != sha256_of(path)
             if is_new:
                 client.add_checkpoint(series, step, path, spool.metrics(path))
             progress.advance(bar)
@@ -83,8 +83,3 @@ def _post_data(client: Client, name: str, path: Path) -> Dataset:
         except ValueError as error:
             raise LambdahatError(f"can't read {path}: {error}", "store plain arrays, without Python objects") from None
     return client.create_dataset(name, path)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,6 +1,5 @@
 """The client: every endpoint as a method, over HTTP only."""
 
-import hashlib
 import math
 import os
 import time
@@ -84,7 +83,7 @@ class Client:
 
         What is large is sent in parts: cut short, even by the end of this process, the next call goes on from there.
         """
-        sha256 = _sha256(source)
+        sha256 = uploads.sha256_of(source)
         with BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             if size > PART_BYTES:
@@ -427,10 +426,3 @@ def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
 def _from_the_start(file: IO[bytes]) -> IO[bytes]:
     file.seek(0)
     return file
-
-
-def _sha256(source: str | Path | bytes) -> str:
-    if isinstance(source, bytes):
-        return hashlib.sha256(source).hexdigest()
-    with Path(source).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

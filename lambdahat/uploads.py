@@ -1,7 +1,9 @@
-"""Sending a large file in parts."""
+"""Files by their hash, and sending a large one in parts."""
 
+import hashlib
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import IO
 
 from lambdahat.errors import ApiError, ServerUnreachableError
@@ -9,6 +11,14 @@ from lambdahat.http import BUSY, Transport, pause_seconds
 
 CHUNK_BYTES = 2**20
 OFFSET = "Upload-Offset"
+
+
+def sha256_of(source: str | Path | bytes) -> str:
+    """Of a file, or of bytes, as hex."""
+    if isinstance(source, bytes):
+        return hashlib.sha256(source).hexdigest()
+    with Path(source).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def send_in_parts(http: Transport, file: IO[bytes], sha256: str, size: int, part_bytes: int) -> None:

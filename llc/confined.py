@@ -9,6 +9,7 @@ another.
 
 import contextlib
 import ctypes
+import errno
 import json
 import os
 import resource
@@ -29,6 +30,9 @@ SECONDS = 30.0
 BYTES_PER_SECOND = 32 * 2**20
 """How much more time a large file has."""
 
+DISK_FULL = 74
+"""The exit status (EX_IOERR)."""
+
 _AT_ONCE = threading.BoundedSemaphore(2)
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
@@ -38,7 +42,7 @@ ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 def convert_torch_file(source: Path, target: Path) -> None:
     """Write the state dict of a torch file as a safetensors file, in a process of its own; at most two at a time.
 
-    Raises: InputError `bad_torch_file`, also if that takes too much time or memory.
+    Raises: InputError `bad_torch_file`, also if that takes too much time or memory; OSError if the disk is full.
     """
     what = called(source)
     seconds = SECONDS + source.stat().st_size / BYTES_PER_SECOND
@@ -58,6 +62,8 @@ def convert_torch_file(source: Path, target: Path) -> None:
             raise bad_torch_file(what, f"reading it took more than {seconds:.0f} s") from None
     if ended.returncode < 0:
         raise bad_torch_file(what, f"its reader was ended by signal {-ended.returncode}")
+    if ended.returncode == DISK_FULL:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
     if ended.returncode:
         raise RuntimeError(f"the reader of torch files failed: {ended.stderr.decode(errors='replace')[-2000:]}")
     if ended.stdout:
@@ -74,6 +80,10 @@ def main() -> None:
             convert(reading, writing, what)
         except InputError as error:
             os.write(1, _said(error))
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            sys.exit(DISK_FULL)
         except MemoryError:  # while there is none, not even a text can be made
             os.write(1, too_large)
 

@@ -20,8 +20,8 @@ from store.settings import StoreSettings
 OLDEST_POSTGRES = 15
 CLOCK_SECONDS = 2.0
 SILENT_SECONDS = 10.0
-LITTLE_ROOM, NO_ROOM = 5 * 2**30, 256 * 2**20
-"""Bytes."""
+LITTLE_ROOM = 4 * 2**30
+"""Bytes above the floor below which uploads are refused."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,9 @@ def check_broker(url: str) -> Check:
     return Check("broker", "ok", names.get(server.get("server_name", ""), f"Redis {server.get('redis_version')}"))
 
 
-def check_blobs(root: Path) -> Check:
+def check_blobs(settings: StoreSettings) -> Check:
     """Whether the folder of blobs can be written, has room, and is on one disk."""
+    root, floor = settings.blob_dir, settings.disk_floor_bytes
     try:
         try_to_write(root)
         free = shutil.disk_usage(root).free
@@ -78,8 +79,10 @@ def check_blobs(root: Path) -> Check:
     if len(disks) > 1:
         hint = "files are renamed from uploads/ into place: keep the whole folder on one disk"
         return Check("blobs", "broken", f"{detail}, on several disks", hint)
-    if free < LITTLE_ROOM:
-        return Check("blobs", "broken" if free < NO_ROOM else "warning", detail, "make room, or a larger disk")
+    if free < floor:
+        return Check("blobs", "broken", f"{detail}: uploads are refused", "make room, or a larger disk")
+    if free < floor + LITTLE_ROOM:
+        return Check("blobs", "warning", detail, "make room, or a larger disk")
     return Check("blobs", "ok", detail)
 
 

@@ -20,7 +20,7 @@ def checks(settings: StoreSettings) -> Iterator[Check]:
     yield broker
     if served is not None:
         yield _workers(served)
-    yield check_blobs(settings.blob_dir)
+    yield check_blobs(settings)
 
 
 def queues_of_workers(broker_url: str) -> dict[str, set[str]]:

@@ -1,6 +1,7 @@
 """Uploads in parts: cut, gone on with, completed; refused before anything is sent."""
 
 import hashlib
+import io
 import os
 import socket
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import torch
 from sqlalchemy import Engine
 
 from store.blobs import BlobStore
@@ -187,6 +189,13 @@ def test_a_disk_that_is_full(environment: dict[str, str], engine: Engine, small_
     with serving(environment | here) as url, new_lab(url, engine, small_disk) as lab:
         # Of unknown length, so that it can't be refused before.
         refused(lab.put(f"/v1/blobs/{name}", content=iter([content[:900_000], content[900_000:]])), 507, "disk_full")
+        assert list((small_disk / "uploads").iterdir()) == []
+        state = io.BytesIO()
+        torch.save({"weight": torch.zeros(150_000)}, state)  # there is room for it, but not for what it would become
+        series = lab.series()
+        blob = lab.upload(state.getvalue())
+        checkpoint = {"step": 0, "blob": blob, "metrics": {}}
+        refused(lab.post(f"/v1/series/{series}/checkpoints", json=checkpoint), 507, "disk_full")
         assert list((small_disk / "uploads").iterdir()) == []
         small = lab.upload(data())
         assert created(lab.post("/v1/datasets", json={"name": "data", "blob": small}))["num_samples"] == 8
