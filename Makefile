@@ -20,7 +20,7 @@ demo: $(INSTALLED) ## Serve, train, post, estimate, and draw the curve (about tw
 	$(BIN)/python examples/modular_addition.py --serve --out demo
 
 # Half of the time that all tests take.
-HALF := tests/llc tests/bench tests/hostile tests/lambdahat
+HALF := tests/llc tests/bench tests/lambdahat
 PYTEST := $(BIN)/python -m pytest --cov --cov-report=
 
 test: $(INSTALLED) ## The tests, on real PostgreSQL and Valkey; in two halves, the mathematics in one, for two cores
