@@ -4,6 +4,7 @@ import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from anyio import CapacityLimiter
 from fastapi import FastAPI
 
 from api import (
@@ -31,6 +32,7 @@ from api.etags import ETags
 from api.kept import Kept
 from api.middleware import BodyLimit, RequestLog
 from api.rate import Rates
+from api.reads import THREADS
 from api.root_path import UnderPath
 from api.streams import Announcements
 from store import logs
@@ -44,9 +46,12 @@ def create_app() -> FastAPI:
     logs.join_standard_log()
     settings = StoreSettings.model_validate({})
     engine = connect(settings.database_url, seconds=settings.database_seconds)
+    reads = connect(settings.database_url, pool_size=THREADS, seconds=settings.database_seconds, autocommit=True)
     shared = State(
         settings,
         engine,
+        reads,
+        CapacityLimiter(THREADS),
         BlobStore(settings.blob_dir),
         Announcements(settings.database_url),
         Rates(settings.rate_per_second),
@@ -62,6 +67,7 @@ def create_app() -> FastAPI:
         yield
         await shared.announcements.end()
         shared.engine.dispose()
+        shared.reads.dispose()
 
     app = FastAPI(title="lambdahat", version=openapi.VERSION, description=openapi.DESCRIPTION, lifespan=lifespan)
     app.state.shared = shared

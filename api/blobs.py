@@ -11,10 +11,11 @@ from starlette.requests import ClientDisconnect
 from api.dependencies import Reader, Shared, State, Writer
 from api.fields import Body, Sha256
 from api.problems import RESPONSES
+from api.reads import ReadRoute
 from store import owners, quotas
 from store.errors import TooLargeError
 
-router = APIRouter(prefix="/v1", tags=["blobs"], responses=RESPONSES)
+router = APIRouter(prefix="/v1", tags=["blobs"], responses=RESPONSES, route_class=ReadRoute)
 
 BATCH_BYTES = 2**20
 """What is written at once: each time another thread is asked to."""

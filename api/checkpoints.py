@@ -9,12 +9,15 @@ from api.dependencies import Reader, Shared, Writer
 from api.fields import Body, Metrics, Sha256, Step, Timestamp
 from api.paging import After, Limit, Page, page, position
 from api.problems import RESPONSES
+from api.reads import ReadRoute
 from store import quotas
 from store.owned import find
 from store.series import add_checkpoint, checkpoints
 from store.tables import Checkpoint, Series
 
-router = APIRouter(prefix="/v1/series/{series_id}/checkpoints", tags=["checkpoints"], responses=RESPONSES)
+router = APIRouter(
+    prefix="/v1/series/{series_id}/checkpoints", tags=["checkpoints"], responses=RESPONSES, route_class=ReadRoute
+)
 
 _EXAMPLE = {
     "step": 1000,
@@ -81,7 +84,7 @@ def post_checkpoint(
 def list_checkpoints(
     series_id: str, key: Reader, shared: Shared, limit: Limit = 50, after: After = None
 ) -> Page[CheckpointOut]:
-    with shared.session() as session:
+    with shared.reading() as session:
         series = find(session, Series, key.tenant_id, series_id)
         rows = checkpoints(session, series.id, position(after, _CURSOR), limit + 1)
         return page(rows, limit, lambda row: row.step, _show)

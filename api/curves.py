@@ -13,13 +13,14 @@ from sqlalchemy.orm import Session
 from api.dependencies import Reader, Shared
 from api.fields import MAX_STEP, Estimate
 from api.problems import RESPONSES
+from api.reads import ReadRoute
 from llc.errors import InputError
 from store.errors import NotFoundError
 from store.owned import find
 from store.results import CurveRow, curve, newest_job_with_results, stages
 from store.tables import Job, Series, Stage
 
-router = APIRouter(prefix="/v1/series/{series_id}", tags=["curves"], responses=RESPONSES)
+router = APIRouter(prefix="/v1/series/{series_id}", tags=["curves"], responses=RESPONSES, route_class=ReadRoute)
 
 JobId = Annotated[str | None, Query(description="Of this job; else of the newest that has results.")]
 QueryStep = Annotated[int | None, Query(ge=0, lt=MAX_STEP)]
@@ -86,7 +87,7 @@ def get_curve(
 ) -> Response:
     """CSV has a column 'step', and for each quantity q the columns q, q_std_error and q_verdict."""
     names = _names(measure)
-    with shared.session() as session:
+    with shared.reading() as session:
         chosen = _job(session, key.tenant_id, series_id, job)
 
         def read() -> bytes:
@@ -109,7 +110,7 @@ def get_transitions(series_id: str, key: Reader, shared: Shared, job: JobId = No
 
 @router.get("/stages", summary="The plateaus and transitions of a series")
 def get_stages(series_id: str, key: Reader, shared: Shared, job: JobId = None) -> Stages:
-    with shared.session() as session:
+    with shared.reading() as session:
         chosen = _job(session, key.tenant_id, series_id, job)
         rows = [] if chosen is None else stages(session, chosen.id)
     return Stages(series=series_id, job=chosen and chosen.id, data=[_stage(row) for row in rows])

@@ -11,12 +11,13 @@ from api.fields import Body, Id, Name, Sha256, Timestamp
 from api.once import Once
 from api.paging import After, Limit, Page, page, position
 from api.problems import RESPONSES
+from api.reads import ReadRoute
 from llc.data import ArrayInfo
 from store.datasets import create_dataset
 from store.owned import find, newest
 from store.tables import Dataset
 
-router = APIRouter(prefix="/v1/datasets", tags=["datasets"], responses=RESPONSES)
+router = APIRouter(prefix="/v1/datasets", tags=["datasets"], responses=RESPONSES, route_class=ReadRoute)
 
 _EXAMPLE: JsonDict = {
     "name": "addition mod 53",
@@ -65,12 +66,12 @@ def post_dataset(body: NewDataset, shared: Shared, once: Once) -> DatasetOut:
 
 @router.get("", summary="List data sets, newest first")
 def list_datasets(key: Reader, shared: Shared, limit: Limit = 50, after: After = None) -> Page[DatasetOut]:
-    with shared.session() as session:
+    with shared.reading() as session:
         rows = newest(session, Dataset, key.tenant_id, position(after, _CURSOR), limit + 1)
         return page(rows, limit, lambda row: row.id, _show)
 
 
 @router.get("/{dataset_id}", summary="Get a data set")
 def get_dataset(dataset_id: str, key: Reader, shared: Shared) -> DatasetOut:
-    with shared.session() as session:
+    with shared.reading() as session:
         return DatasetOut.model_validate(find(session, Dataset, key.tenant_id, dataset_id))

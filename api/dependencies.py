@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated
 
+from anyio import CapacityLimiter
 from fastapi import Depends, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -29,6 +30,8 @@ class State:
 
     settings: StoreSettings
     engine: Engine
+    reads: Engine
+    read_threads: CapacityLimiter
     blobs: BlobStore
     announcements: Announcements
     rates: Rates
@@ -45,6 +48,12 @@ class State:
         with Session(self.engine, expire_on_commit=False) as session:
             yield session
             session.commit()
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A session that only reads: each statement sees what is committed by then, as in any of ours."""
+        with Session(self.reads, expire_on_commit=False) as session:
+            yield session
 
 
 async def _state(request: Request) -> State:
@@ -70,7 +79,7 @@ def _require(scope: Scope) -> Callable[..., Awaitable[ApiKey]]:
 
 
 def _find(shared: State, text: str) -> ApiKey:
-    with shared.session() as session:
+    with shared.reading() as session:
         key = find_key(session, text)
     shared.callers.put(text, key)
     return key

@@ -43,7 +43,7 @@ def get_draws(
         Query(description="safetensors: every array as it was, for llc.draw_files; netcdf: ArviZ's groups."),
     ] = "safetensors",
 ) -> Response:
-    with shared.session() as session:
+    with shared.reading() as session:
         job = find(session, Job, key.tenant_id, job_id)
         sha256 = results.draws(session, job.id, checkpoint_id, measure)
     path = shared.blobs.path(sha256)

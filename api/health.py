@@ -29,7 +29,7 @@ class Readiness(BaseModel):
 
 
 @router.get("/healthz", summary="Whether the process lives")
-def healthz() -> Health:
+async def healthz() -> Health:
     return Health()
 
 

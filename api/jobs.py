@@ -17,6 +17,7 @@ from api.fields import Estimate, Id, Step, Timestamp
 from api.once import Once
 from api.paging import After, Limit, Page, page, position
 from api.problems import RESPONSES
+from api.reads import ReadRoute
 from api.root_path import link
 from api.streams import Message, stream
 from llc.settings import JobSettings
@@ -27,7 +28,7 @@ from store.tables import Job, Result, Series
 
 log = structlog.get_logger()
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses=RESPONSES)
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses=RESPONSES, route_class=ReadRoute)
 
 _EXAMPLE = {
     "series": "ser_0192f0c1b7a87c3e9d0f1a2b3c4d5e6f",
@@ -206,7 +207,7 @@ def list_jobs(
     limit: Limit = 50,
     after: After = None,
 ) -> Page[JobOut]:
-    with shared.session() as session:
+    with shared.reading() as session:
         where = [] if series is None else [Job.series_id == find(session, Series, key.tenant_id, series).id]
         rows = newest(session, Job, key.tenant_id, position(after, _CURSOR), limit + 1, *where)
         return page(rows, limit, lambda row: row.id, lambda shown: _show(session, shown))
@@ -214,7 +215,7 @@ def list_jobs(
 
 @router.get("/{job_id}", summary="Get a job and its progress")
 def get_job(job_id: str, key: Reader, shared: Shared) -> JobOut:
-    with shared.session() as session:
+    with shared.reading() as session:
         return _show(session, [find(session, Job, key.tenant_id, job_id)])[0]
 
 
@@ -258,7 +259,7 @@ def list_events(
 ) -> Events | Response:
     """With `Accept: text/event-stream` a stream, which goes on until the job has ended, with its progress between."""
     after = after if last_event_id is None else last_event_id
-    with shared.session() as session:
+    with shared.reading() as session:
         job = find(session, Job, key.tenant_id, job_id)
         found = [EventOut.model_validate(event) for event in events(session, job.id, after, limit)]
         if EVENT_STREAM not in request.headers.get("Accept", ""):
@@ -275,7 +276,7 @@ def list_events(
 
 def _look(shared: State, job_id: str, after: int) -> tuple[list[Message], bool]:
     """The events of a job after one, its progress, and whether these were the last of them. The job may be gone."""
-    with shared.session() as session:
+    with shared.reading() as session:
         job = session.get(Job, job_id)
         if job is None:
             return [], True
@@ -289,7 +290,7 @@ def _look(shared: State, job_id: str, after: int) -> tuple[list[Message], bool]:
 
 @router.get("/{job_id}/results", summary="What was found at each checkpoint")
 def list_results(job_id: str, key: Reader, shared: Shared, limit: Limit = 50, after: After = None) -> Page[ResultOut]:
-    with shared.session() as session:
+    with shared.reading() as session:
         job = find(session, Job, key.tenant_id, job_id)
         rows = results(session, job, position(after, _RESULT_CURSOR), limit + 1)
         return page(rows, limit, lambda row: (row[1], row[0].measure), _show_results)

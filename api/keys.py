@@ -10,13 +10,14 @@ from api.dependencies import Admin, Reader, Shared
 from api.fields import Body, Id, Name, Timestamp
 from api.paging import After, Limit, Page, page, position
 from api.problems import RESPONSES
+from api.reads import ReadRoute
 from store import keys
 from store.errors import ConflictError
 from store.keys import Scope
 from store.owned import find, newest
 from store.tables import ApiKey, Tenant
 
-router = APIRouter(prefix="/v1", tags=["keys"], responses=RESPONSES)
+router = APIRouter(prefix="/v1", tags=["keys"], responses=RESPONSES, route_class=ReadRoute)
 
 
 class TenantOut(BaseModel):
@@ -43,7 +44,7 @@ class WhoAmI(BaseModel):
 
 @router.get("/whoami", summary="Whose key this is and what it may do")
 def whoami(key: Reader, shared: Shared) -> WhoAmI:
-    with shared.session() as session:
+    with shared.reading() as session:
         tenant = session.get_one(Tenant, key.tenant_id)
         return WhoAmI.model_validate({"tenant": tenant, "key": key}, from_attributes=True)
 
@@ -91,7 +92,7 @@ def post_key(body: NewKey, caller: Admin, shared: Shared) -> MadeKey:
 
 @router.get("/api-keys", summary="List API keys, newest first")
 def list_keys(caller: Admin, shared: Shared, limit: Limit = 50, after: After = None) -> Page[StoredKey]:
-    with shared.session() as session:
+    with shared.reading() as session:
         rows = newest(session, ApiKey, caller.tenant_id, position(after, _CURSOR), limit + 1)
         return page(rows, limit, lambda row: row.id, _show)
 

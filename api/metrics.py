@@ -1,5 +1,8 @@
-"""/metrics: for Prometheus. Requests of this process, and from the database what all workers do."""
+"""/metrics: for Prometheus. Requests of this process, or of all that PROMETHEUS_MULTIPROC_DIR is given to, and from the
+database what all workers do.
+"""
 
+import os
 import secrets
 from collections.abc import Iterator
 from typing import Annotated
@@ -8,6 +11,7 @@ from fastapi import APIRouter, Header, Request, Response
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from api.dependencies import Shared
@@ -26,7 +30,7 @@ REQUESTS = Histogram(
     registry=None,
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
-"""Of this process. route: as the endpoint is declared, so that there are few."""
+"""route: as the endpoint is declared, so that there are few."""
 
 
 class _Of(Collector):
@@ -73,7 +77,10 @@ def metrics(
     if token is not None and not secrets.compare_digest(authorization.encode(), f"Bearer {token}".encode()):
         raise UnauthorizedError("this is not the token", "send 'Authorization: Bearer …' with LAMBDAHAT_METRICS_TOKEN")
     registry = CollectorRegistry()
-    registry.register(REQUESTS)
-    with shared.session() as session:
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        MultiProcessCollector(registry)
+    else:
+        registry.register(REQUESTS)
+    with shared.reading() as session:
         registry.register(_Of(figures(session)))
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)

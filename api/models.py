@@ -10,13 +10,14 @@ from api.fields import Body, Id, Name, Timestamp
 from api.once import Once
 from api.paging import After, Limit, Page, page, position
 from api.problems import RESPONSES
+from api.reads import ReadRoute
 from llc.layout import Layout
 from llc.models import MODEL_SPEC, ModelSpec
 from store.models import create_model
 from store.owned import find, newest
 from store.tables import Model
 
-router = APIRouter(prefix="/v1", tags=["models"], responses=RESPONSES)
+router = APIRouter(prefix="/v1", tags=["models"], responses=RESPONSES, route_class=ReadRoute)
 
 _SPEC = {
     "kind": "builtin",
@@ -102,12 +103,12 @@ def validate_model(body: ModelToCheck, _key: Reader) -> ModelShape:
 
 @router.get("/models", summary="List models, newest first")
 def list_models(key: Reader, shared: Shared, limit: Limit = 50, after: After = None) -> Page[ModelOut]:
-    with shared.session() as session:
+    with shared.reading() as session:
         rows = newest(session, Model, key.tenant_id, position(after, _CURSOR), limit + 1)
         return page(rows, limit, lambda row: row.id, _show_all)
 
 
 @router.get("/models/{model_id}", summary="Get a model")
 def get_model(model_id: str, key: Reader, shared: Shared) -> ModelOut:
-    with shared.session() as session:
+    with shared.reading() as session:
         return _show(find(session, Model, key.tenant_id, model_id))

@@ -12,11 +12,12 @@ from api.fields import Body, Id, KeptTags, Name, Tags, Timestamp
 from api.once import Once
 from api.paging import After, Limit, Page, page, position
 from api.problems import RESPONSES
+from api.reads import ReadRoute
 from store.owned import find, newest
 from store.series import create_series, delete_series, extents
 from store.tables import Series
 
-router = APIRouter(prefix="/v1/series", tags=["series"], responses=RESPONSES)
+router = APIRouter(prefix="/v1/series", tags=["series"], responses=RESPONSES, route_class=ReadRoute)
 
 _EXAMPLE = {
     "name": "addition mod 53, seed 0",
@@ -88,14 +89,14 @@ def post_series(body: NewSeries, once: Once) -> SeriesOut:
 
 @router.get("", summary="List series, newest first")
 def list_series(key: Reader, shared: Shared, limit: Limit = 50, after: After = None) -> Page[SeriesOut]:
-    with shared.session() as session:
+    with shared.reading() as session:
         rows = newest(session, Series, key.tenant_id, position(after, _CURSOR), limit + 1)
         return page(rows, limit, lambda row: row.id, lambda shown: _show(session, shown))
 
 
 @router.get("/{series_id}", summary="Get a series")
 def get_series(series_id: str, key: Reader, shared: Shared) -> SeriesOut:
-    with shared.session() as session:
+    with shared.reading() as session:
         return _show(session, [find(session, Series, key.tenant_id, series_id)])[0]
 
 

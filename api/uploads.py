@@ -10,6 +10,7 @@ from api.blobs import RAW_BODY, BlobOut, batches
 from api.dependencies import Reader, Shared, State, Writer
 from api.fields import Body, Sha256, Timestamp
 from api.problems import RESPONSES
+from api.reads import ReadRoute
 from api.root_path import link
 from store import owners, quotas, uploads
 from store.errors import TooLargeError
@@ -17,7 +18,7 @@ from store.owned import find
 from store.tables import Upload
 from store.uploads import Part
 
-router = APIRouter(prefix="/v1/uploads", tags=["blobs"], responses=RESPONSES)
+router = APIRouter(prefix="/v1/uploads", tags=["blobs"], responses=RESPONSES, route_class=ReadRoute)
 
 OFFSET = "Upload-Offset"
 _HASH = "0f343b0931126a20f133d67c2b018a3b1d2c34c6f4b6b8a1f2d7c9e1a3b5d7f9"
@@ -71,7 +72,7 @@ def post_upload(body: NewUpload, request: Request, response: Response, key: Writ
 
 @router.get("/{upload_id}", summary="Get an upload")
 def get_upload(upload_id: str, key: Reader, shared: Shared) -> UploadOut:
-    with shared.session() as session:
+    with shared.reading() as session:
         return _show(shared, find(session, Upload, key.tenant_id, upload_id))
 
 
@@ -110,7 +111,7 @@ def delete_upload(upload_id: str, key: Writer, shared: Shared) -> None:
 
 
 def _find(shared: State, tenant_id: str, upload_id: str) -> Upload:
-    with shared.session() as session:
+    with shared.reading() as session:
         return find(session, Upload, tenant_id, upload_id)
 
 

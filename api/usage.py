@@ -5,9 +5,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.dependencies import Reader, Shared
 from api.problems import RESPONSES
+from api.reads import ReadRoute
 from store import quotas
 
-router = APIRouter(prefix="/v1/usage", tags=["keys"], responses=RESPONSES)
+router = APIRouter(prefix="/v1/usage", tags=["keys"], responses=RESPONSES, route_class=ReadRoute)
 
 
 class UseOut(BaseModel):
@@ -28,6 +29,6 @@ class UsageOut(BaseModel):
 
 @router.get("", summary="What is used, and what may be")
 def get_usage(key: Reader, shared: Shared) -> UsageOut:
-    with shared.session() as session:
+    with shared.reading() as session:
         used = quotas.usage(session, shared.settings, key.tenant_id)
     return UsageOut.model_validate({what: UseOut.model_validate(use) for what, use in used.items()})

@@ -10,13 +10,14 @@ from api.dependencies import Reader, Shared, State, Writer
 from api.fields import Body, Id, Text, Timestamp
 from api.paging import After, Limit, Page, page, position
 from api.problems import RESPONSES
+from api.reads import ReadRoute
 from store import webhooks
 from store.addresses import DEFAULT_PORTS, check_url, resolve
 from store.owned import find, newest
 from store.tables import Delivery, Webhook
 from store.webhooks import Kind, Reason
 
-router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], responses=RESPONSES)
+router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], responses=RESPONSES, route_class=ReadRoute)
 
 Url = Annotated[
     str, Field(max_length=2000, description="https://…, on the public internet unless the operator allows more.")
@@ -153,14 +154,14 @@ def post_webhook(body: NewWebhook, caller: Writer, shared: Shared) -> MadeWebhoo
 
 @router.get("", summary="List webhooks, newest first")
 def list_webhooks(key: Reader, shared: Shared, limit: Limit = 50, after: After = None) -> Page[WebhookOut]:
-    with shared.session() as session:
+    with shared.reading() as session:
         rows = newest(session, Webhook, key.tenant_id, position(after, _CURSOR), limit + 1)
         return page(rows, limit, lambda row: row.id, _show)
 
 
 @router.get("/{webhook_id}", summary="Get a webhook")
 def get_webhook(webhook_id: str, key: Reader, shared: Shared) -> WebhookOut:
-    with shared.session() as session:
+    with shared.reading() as session:
         return WebhookOut.model_validate(find(session, Webhook, key.tenant_id, webhook_id))
 
 
@@ -209,7 +210,7 @@ def list_deliveries(
     webhook_id: str, key: Reader, shared: Shared, limit: Limit = 50, after: After = None
 ) -> Page[DeliveryOut]:
     """They are kept for 30 days after their end."""
-    with shared.session() as session:
+    with shared.reading() as session:
         webhook = find(session, Webhook, key.tenant_id, webhook_id)
         of_it = Delivery.webhook_id == webhook.id
         rows = newest(session, Delivery, key.tenant_id, position(after, _CURSOR), limit + 1, of_it)

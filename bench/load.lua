@@ -4,7 +4,7 @@ for path in io.lines(os.getenv("LH_PATHS")) do paths[#paths + 1] = path end
 local headers = {["Authorization"] = "Bearer " .. os.getenv("LH_KEY")}
 local number = 0
 
-function delay() return 100 end
+function delay() return math.random(0, 200) end
 
 function request()
   number = number % #paths + 1

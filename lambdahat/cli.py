@@ -66,11 +66,15 @@ def serve(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Computing processes; by default one a core.", show_default=False)
     ] = None,
+    apis: Annotated[
+        int | None,
+        typer.Option(min=1, help="Answering processes; by default one a core, at most 4.", show_default=False),
+    ] = None,
 ) -> None:
     """Run the whole stack here: PostgreSQL, Valkey, API, workers."""
     from lambdahat.stack import serve as serve_stack
 
-    raise typer.Exit(serve_stack(data, host, port, workers))
+    raise typer.Exit(serve_stack(data, host, port, workers, apis))
 
 
 for _command in (_cli_stack.doctor, _cli_stack.backup, _cli_stack.restore, _cli_stack.upgrade):

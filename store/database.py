@@ -40,9 +40,16 @@ class _Connection(psycopg.Connection[Any]):
             return end.value
 
 
-def connect(url: str, pool_size: int = 10, seconds: float | None = None, name: str = "lambdahat") -> Engine:
+def connect(
+    url: str,
+    pool_size: int = 10,
+    seconds: float | None = None,
+    name: str = "lambdahat",
+    autocommit: bool = False,
+) -> Engine:
     """An engine for `postgresql://...`; idle connections are checked before use, lock waits end after 10 s, and
-    statements after so many seconds, if a number is given. name: what the database calls who connects.
+    statements after so many seconds, if a number is given. name: what the database calls who connects; autocommit:
+    every statement by itself, which saves the journeys that begin and end a transaction.
     """
     address = url.partition("://")[2]
     limits = {"lock_timeout": f"{LOCK_SECONDS}s"}
@@ -61,6 +68,7 @@ def connect(url: str, pool_size: int = 10, seconds: float | None = None, name: s
         pool_size=pool_size,
         max_overflow=pool_size,
         connect_args=arguments,
+        **({"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True} if autocommit else {}),
     )
 
     if seconds is not None:

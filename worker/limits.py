@@ -1,5 +1,6 @@
 """What a child may take of the machine."""
 
+import contextlib
 import os
 import resource
 import sys
@@ -11,6 +12,7 @@ NICENESS = 10
 SHARE = 0.9
 """Of the memory, for all children together."""
 
+AUTOGROUP = Path("/proc/self/autogroup")
 CGROUP = Path("/sys/fs/cgroup/memory.max")
 
 
@@ -29,5 +31,13 @@ def limit_memory(num_bytes: int) -> None:
 
 
 def give_way() -> None:
-    """To whoever answers requests on the same machine. The mathematics takes what is left, which is nearly all."""
+    """To whoever answers requests on the same machine. The mathematics takes what is left, which is nearly all.
+
+    Linux shares a core between sessions first (sched(7), autogroups) and heeds niceness only within one: so the session
+    has to be the process's own, and nice as well.
+    """
     os.nice(NICENESS)
+    if AUTOGROUP.exists():
+        with contextlib.suppress(OSError):  # it leads a session already; or we may not
+            os.setsid()
+            AUTOGROUP.write_text(f"{NICENESS}\n")

@@ -6,6 +6,7 @@ key          the first API key, 0600
 address      where the API answers, while it does
 postgres/    the database, owned by the servers' account; postgres.15 is what `lambdahat upgrade` left
 run/         Unix sockets (a link to a short path where the data root's is too long for one)
+metrics/     figures that the processes of the API share, of this start
 blobs/  logs/  programs/
 """
 
@@ -47,6 +48,8 @@ class DataFolder:
         try:
             self.logs = self._make("logs", 0o700)
             self.blobs = self._make("blobs", 0o700)
+            shutil.rmtree(self.root / "metrics", ignore_errors=True)
+            self.metrics = self._make("metrics", 0o700)
             self.run = self._make_run()
             self.passwords = self._read_passwords()
         except BaseException:

@@ -6,12 +6,24 @@ from pathlib import Path
 from types import FrameType
 
 from lambdahat.stack.errors import StackError
-from lambdahat.stack.supervisor import Stack
+from lambdahat.stack.supervisor import Stack, cores
+
+MOST_APIS = 4
 
 
-def serve(data: Path | None, host: str, port: int, workers: int | None) -> int:
-    """Run the stack until SIGINT, SIGTERM or SIGHUP (a second one ends it at once); the exit code."""
-    stack = Stack(data, host, port, workers, say=lambda line: print(line, file=sys.stderr, flush=True))
+def serve(data: Path | None, host: str, port: int, workers: int | None = None, apis: int | None = None) -> int:
+    """Run the stack until SIGINT, SIGTERM or SIGHUP (a second one ends it at once); the exit code.
+
+    workers, apis: processes that compute, and that answer requests; by default one for each core (of these at most 4).
+    """
+    stack = Stack(
+        data,
+        host,
+        port,
+        workers,
+        apis or min(cores(), MOST_APIS),
+        say=lambda line: print(line, file=sys.stderr, flush=True),
+    )
 
     def end(_number: int, _frame: FrameType | None) -> None:
         if stack.stopping:

@@ -39,7 +39,8 @@ class Stack:
             client = lambdahat.Client(stack.url, stack.key)
 
     data: the data root (`default_root()` if None); port: 0 picks a free one; workers: processes that compute (one for
-    each core if None); say: is told, in one line or a few, what went wrong with a child.
+    each core if None); apis: processes that answer requests; say: is told, in one line or a few, what went wrong with
+    a child.
     LAMBDAHAT_DATABASE_URL and LAMBDAHAT_BROKER_URL in the environment replace the embedded servers.
 
     Errors: StackError when it can't start.
@@ -51,12 +52,14 @@ class Stack:
         host: str = DEFAULT_HOST,
         port: int = DEFAULT_PORT,
         workers: int | None = None,
+        apis: int = 1,
         say: Callable[[str], None] = log.warning,
     ) -> None:
         self.root = (data or default_root()).absolute()
         self._host = host
         self._port = port
-        self._workers = workers or _cores()
+        self._workers = workers or cores()
+        self._apis = apis
         self._say = say
         self._servers: list[Child] = []
         self._programs: list[Child] = []
@@ -87,7 +90,7 @@ class Stack:
         return self._key
 
     def pids(self) -> dict[str, int]:
-        """The children that run now: postgres, valkey, worker, api, sweeper, webhooks → process id."""
+        """The children that run now: postgres, valkey, worker, api, api-2 …, sweeper, webhooks → process id."""
         children = {child.program.name: child.pid for child in (*self._servers, *self._programs)}
         return {name: pid for name, pid in children.items() if pid is not None}
 
@@ -161,6 +164,7 @@ class Stack:
         fixed = {"PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}
         environment = {**os.environ, **self._start_servers(folder), **fixed}
         environment.setdefault("LAMBDAHAT_BLOB_DIR", str(folder.blobs))
+        environment["PROMETHEUS_MULTIPROC_DIR"] = str(folder.metrics)
 
         def python(name: str, *arguments: str, stop_seconds: float = 5.0) -> Program:
             command = [sys.executable, "-m", *arguments]
@@ -173,11 +177,14 @@ class Stack:
         self._launch(python("worker", "worker", "--concurrency", str(self._workers), stop_seconds=15.0))
         admin("migrate")
         self._check_not_stopping()
-        api = self._launch(python("api", "api", "--host", self._host, "--port", str(self._port)))
+        listen = ("--host", self._host, "--port", str(self._port), *(["--share-port"] if self._apis > 1 else []))
+        api = self._launch(python("api", "api", *listen))
         new_key = json.loads(admin("ensure-tenant", "--name", TENANT))["key"]
         self._wait_ready(api)
         self._launch(python("sweeper", "worker.sweeper"))
         self._launch(python("webhooks", "worker.webhooks", stop_seconds=20.0))  # as long as an attempt may take
+        for number in range(2, self._apis + 1):
+            self._launch(python(f"api-{number}", "api", *listen))
         self._keep_key(new_key, admin)
         (folder.root / "address").write_text(f"{self.url}\n")
 
@@ -271,6 +278,6 @@ class Stack:
             child.stop()
 
 
-def _cores() -> int:
+def cores() -> int:
     """The cores this process may use."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1

@@ -15,6 +15,7 @@ import httpx
 import psutil
 import psycopg
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from lambdahat.stack import Stack, StackError, serve
 
@@ -39,6 +40,25 @@ def whoami(url: str, key: str) -> httpx.Response:
     return httpx.get(f"{url}/v1/whoami", headers={"Authorization": f"Bearer {key}"}, timeout=5, trust_env=False)
 
 
+def ask_all(stack: Stack) -> int:
+    """Ask, each time on a new connection, until every process of the API has answered; how often it took."""
+    logs = [stack.root / "logs" / f"{name}.log" for name in stack.pids() if name.startswith("api")]
+    asked, deadline = 0, time.monotonic() + 30
+    while not all('"/healthz"' in log.read_text() for log in logs):
+        assert time.monotonic() < deadline, logs
+        assert httpx.get(f"{stack.url}/healthz", trust_env=False).status_code == 200
+        asked += 1
+    return asked
+
+
+def counted(stack: Stack) -> float:
+    """How often it was asked so, as /metrics has it, whichever process answers that."""
+    families = text_string_to_metric_families(httpx.get(f"{stack.url}/metrics", trust_env=False).text)
+    samples = (sample for family in families for sample in family.samples)
+    name = "lambdahat_request_seconds_count"
+    return sum(sample.value for sample in samples if sample.name == name and sample.labels["route"] == "/healthz")
+
+
 def family(*pids: int) -> list[psutil.Process]:
     processes = [psutil.Process(pid) for pid in pids]
     return [relative for process in processes for relative in (process, *process.children(recursive=True))]
@@ -46,12 +66,17 @@ def family(*pids: int) -> list[psutil.Process]:
 
 def test_it_is_ready_and_mends_itself(root: Path) -> None:
     news: list[str] = []
-    with Stack(root, port=0, workers=1, say=news.append) as stack:
-        assert set(stack.pids()) == CHILDREN
+    children = CHILDREN | {"api-2"}
+    with Stack(root, port=0, workers=1, apis=2, say=news.append) as stack:
+        assert set(stack.pids()) == children
         assert httpx.get(f"{stack.url}/readyz", trust_env=False).status_code == 200
         key = stack.key
         assert stack.key_is_new
         assert whoami(stack.url, key).status_code == 200
+        asked = ask_all(stack)
+        assert asked > 1
+        time.sleep(0.1)  # what is counted is counted when it was answered
+        assert {counted(stack) for _ in range(8)} == {asked}
         assert stack.key_path.read_text().strip() == key
         assert stack.key_path.stat().st_mode & 0o777 == 0o600
         with pytest.raises(StackError, match=f"in use by process {os.getpid()}"):
@@ -63,7 +88,7 @@ def test_it_is_ready_and_mends_itself(root: Path) -> None:
         deadline = time.monotonic() + 60
         while True:
             after = stack.pids()
-            if set(after) == CHILDREN and not set(after.values()) & set(before.values()):
+            if set(after) == children and not set(after.values()) & set(before.values()):
                 try:
                     if httpx.get(f"{stack.url}/readyz", trust_env=False).status_code == 200:
                         break
@@ -72,7 +97,8 @@ def test_it_is_ready_and_mends_itself(root: Path) -> None:
             assert time.monotonic() < deadline, (after, news)
             time.sleep(0.1)
         assert whoami(stack.url, key).status_code == 200
-        for name in CHILDREN:
+        assert counted(stack) == asked
+        for name in children:
             assert [line for line in news if line.startswith(f"{name} ended (SIGKILL")]
         relatives = family(*stack.pids().values())
     assert psutil.wait_procs(relatives, timeout=0.5)[1] == []

@@ -1,0 +1,42 @@
+"""How reads are answered: many, short, and not to wait for what takes long."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from anyio.to_thread import run_sync
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from api.dependencies import State
+
+THREADS = 12
+"""For reads. More would take turns at Python's lock (and each a connection), and all of them be later."""
+
+
+class ReadRoute(APIRoute):
+    """Of endpoints with a `shared: Shared`. Does what GET asks for in a thread that uploads and conversions can't take,
+    and writes the answer there as well: FastAPI would have another thread check the model again, and then write it
+    where all requests wait.
+    """
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        is_read = set(options.get("methods") or ()) == {"GET"}
+        super().__init__(path, _in_thread(endpoint) if is_read else endpoint, **options)
+
+
+def _in_thread(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(endpoint)
+    async def answer(shared: State, **values: Any) -> Response:
+        call = functools.partial(endpoint, shared=shared, **values)
+        return await run_sync(_answer, call, limiter=shared.read_threads)
+
+    return answer
+
+
+def _answer(call: Callable[[], BaseModel | Response]) -> Response:
+    found = call()
+    if isinstance(found, Response):
+        return found
+    return Response(found.model_dump_json(by_alias=True), media_type="application/json")
