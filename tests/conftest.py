@@ -1,4 +1,6 @@
-"""One real PostgreSQL and one real Valkey for the whole test session, in a folder of their own."""
+"""One real PostgreSQL and one real Valkey for the whole test session, in a folder of their own; or those that
+LAMBDAHAT_DATABASE_URL and LAMBDAHAT_BROKER_URL name, as somebody who may make databases.
+"""
 
 import os
 import secrets
@@ -9,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -19,6 +22,9 @@ from lambdahat.stack.folder import DataFolder
 from lambdahat.stack.postgres import Postgres
 from lambdahat.stack.valkey import Valkey
 from store.database import connect
+
+OWN = {name: os.environ.pop(name, None) for name in ("LAMBDAHAT_DATABASE_URL", "LAMBDAHAT_BROKER_URL")}
+"""Taken out of the environment: tests of the embedded servers mean those."""
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +41,9 @@ def servers_folder() -> Iterator[DataFolder]:
 @pytest.fixture(scope="session")
 def postgres_url(servers_folder: DataFolder) -> Iterator[str]:
     """The administrator's URL of a real PostgreSQL."""
+    if own := OWN["LAMBDAHAT_DATABASE_URL"]:
+        yield own
+        return
     postgres = Postgres(servers_folder)
     with postgres.running():
         yield postgres.admin_url
@@ -43,9 +52,17 @@ def postgres_url(servers_folder: DataFolder) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def broker_url(servers_folder: DataFolder) -> Iterator[str]:
     """The URL of a real Valkey, in kombu's spelling."""
+    if own := OWN["LAMBDAHAT_BROKER_URL"]:
+        yield own
+        return
     valkey = Valkey(servers_folder)
     with valkey.running():
         yield valkey.url
+
+
+def database_at(url: str, name: str) -> str:
+    """The URL of another database of the same server."""
+    return urlsplit(url)._replace(path=f"/{name}").geturl()
 
 
 @contextmanager
@@ -54,7 +71,7 @@ def empty_database(postgres_url: str) -> Iterator[str]:
     name = f"test_{secrets.token_hex(4)}"
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    yield postgres_url.replace("@/postgres?", f"@/{name}?")
+    yield database_at(postgres_url, name)
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 

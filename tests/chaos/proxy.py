@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
+from urllib.parse import parse_qs, urlsplit
 
 Mode = Literal["pass", "delay", "half_open", "refuse"]
 
@@ -116,3 +117,18 @@ class Proxy:
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         writer.transport.abort()
+
+
+def address_of(url: str) -> tuple[str, int] | str:
+    """Where the database of a URL listens: a host and a port, or the path of a Unix socket."""
+    parts = urlsplit(url)
+    if folder := parse_qs(parts.query).get("host"):
+        return f"{folder[0]}/.s.PGSQL.5432"
+    return parts.hostname or "127.0.0.1", parts.port or 5432
+
+
+def through(proxy: Proxy, url: str) -> str:
+    """The URL of the same database by way of a proxy."""
+    parts = urlsplit(url)
+    who = parts.netloc.rpartition("@")[0]
+    return f"postgresql://{who}@127.0.0.1:{proxy.port}{parts.path}"

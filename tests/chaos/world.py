@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote
 
 import numpy as np
 import psutil
@@ -25,7 +25,7 @@ from lambdahat.stack.folder import DataFolder
 from lambdahat.stack.postgres import Postgres
 from lambdahat.stack.process import Child
 from lambdahat.stack.valkey import Valkey
-from tests.chaos.proxy import Proxy
+from tests.chaos.proxy import Proxy, address_of, through
 
 LEASE_SECONDS = 4.0
 SILENCE_SECONDS = 25.0
@@ -134,16 +134,13 @@ def world() -> Iterator[World]:
         ending.callback(shutil.rmtree, root)
         servers = ending.enter_context(_Servers(root / "servers"))
         database_url, broker_url = servers.urls
-        where = urlsplit(database_url)
-        database_socket = parse_qs(where.query)["host"][0] + "/.s.PGSQL.5432"
         password, socket = broker_url.removeprefix("redis+socket://:").split("?")[0].split("@")
         broker_socket = unquote(socket), unquote(password)
-        database, messages = (ending.enter_context(Proxy(path)) for path in (database_socket, broker_socket[0]))
+        database, messages = (ending.enter_context(Proxy(at)) for at in (address_of(database_url), broker_socket[0]))
         patch = ending.enter_context(pytest.MonkeyPatch.context())
         for name, value in TIMES.items():
             patch.setenv(f"LAMBDAHAT_{name}", str(value))
-        credentials = f"{where.username}:{where.password}"
-        patch.setenv("LAMBDAHAT_DATABASE_URL", f"postgresql://{credentials}@127.0.0.1:{database.port}{where.path}")
+        patch.setenv("LAMBDAHAT_DATABASE_URL", through(database, database_url))
         patch.setenv("LAMBDAHAT_BROKER_URL", f"redis://:{password}@127.0.0.1:{messages.port}/0")
         news: list[str] = []
         stack = ending.enter_context(Stack(root / "data", port=0, workers=CHILDREN, say=news.append))

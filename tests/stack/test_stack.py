@@ -18,6 +18,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from lambdahat.stack import Stack, StackError, serve
+from tests.conftest import database_at
 
 CHILDREN = {"postgres", "valkey", "worker", "api", "sweeper", "webhooks"}
 SERVE = """
@@ -121,7 +122,7 @@ def test_servers_of_ones_own_are_used(
 ) -> None:
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute("CREATE DATABASE ones_own")
-    monkeypatch.setenv("LAMBDAHAT_DATABASE_URL", postgres_url.replace("@/postgres?", "@/ones_own?"))
+    monkeypatch.setenv("LAMBDAHAT_DATABASE_URL", database_at(postgres_url, "ones_own"))
     monkeypatch.setenv("LAMBDAHAT_BROKER_URL", broker_url)
     with Stack(tmp_path, port=0, workers=1) as stack:
         assert set(stack.pids()) == CHILDREN - {"postgres", "valkey"}

@@ -1,29 +1,18 @@
 """Nothing waits for the database for ever."""
 
 import time
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from store.database import GRACE_SECONDS, connect
-from tests.chaos.proxy import Proxy
-
-
-def over_tcp(url: str, proxy: Proxy) -> str:
-    """The URL of a database behind a Unix socket, through a proxy to it."""
-    parts = urlsplit(url)
-    return f"postgresql://{parts.username}:{parts.password}@127.0.0.1:{proxy.port}{parts.path}"
-
-
-def socket_of(url: str) -> str:
-    return parse_qs(urlsplit(url).query)["host"][0] + "/.s.PGSQL.5432"
+from tests.chaos.proxy import Proxy, address_of, through
 
 
 def test_an_answer_that_never_comes_is_given_up_and_the_next_connection_works(database_url: str) -> None:
-    with Proxy(socket_of(database_url)) as proxy:
-        engine = connect(over_tcp(database_url, proxy), seconds=0.5)
+    with Proxy(address_of(database_url)) as proxy:
+        engine = connect(through(proxy, database_url), seconds=0.5)
         with engine.connect() as connection:
             assert connection.scalar(text("SELECT 1")) == 1
             start = time.monotonic()
@@ -43,8 +32,8 @@ def test_a_statement_that_takes_too_long_is_ended_by_the_server(database_url: st
 
 
 def test_a_connection_that_was_reset_while_idle_is_replaced(database_url: str) -> None:
-    with Proxy(socket_of(database_url)) as proxy:
-        engine = connect(over_tcp(database_url, proxy), seconds=5)
+    with Proxy(address_of(database_url)) as proxy:
+        engine = connect(through(proxy, database_url), seconds=5)
         for number in (1, 2):
             with engine.connect() as connection:
                 assert connection.scalar(text(f"SELECT {number}")) == number

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
@@ -20,7 +19,7 @@ from structlog.testing import capture_logs
 
 from store.logs import Outage
 from tests.api.lab import Lab
-from tests.chaos.proxy import Proxy
+from tests.chaos.proxy import Proxy, address_of, through
 from worker.process import ChildDiedError, ChildProcess
 
 Lines = list[dict[str, Any]]
@@ -55,11 +54,10 @@ def until(seconds: float, is_true: Any) -> None:
 def test_a_jobs_lines_are_found_from_the_request_that_posted_it_and_an_outage_is_two_lines(
     lab: Lab, series: str, database_url: str, broker_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    where = urlsplit(database_url)
     with ExitStack() as ending:
-        database = ending.enter_context(Proxy(parse_qs(where.query)["host"][0] + "/.s.PGSQL.5432"))
+        database = ending.enter_context(Proxy(address_of(database_url)))
         environment = os.environ | {
-            "LAMBDAHAT_DATABASE_URL": f"postgresql://{where.username}:{where.password}@127.0.0.1:{database.port}{where.path}",
+            "LAMBDAHAT_DATABASE_URL": through(database, database_url),
             "LAMBDAHAT_BROKER_URL": broker_url,
             "LAMBDAHAT_BLOB_DIR": str(lab.blob_dir),
             "LAMBDAHAT_SWEEP_SECONDS": "0.05",
