@@ -76,7 +76,7 @@ def get_upload(upload_id: str, key: Reader, shared: Shared) -> UploadOut:
         return _show(shared, find(session, Upload, key.tenant_id, upload_id))
 
 
-@router.head("/{upload_id}", summary="How far an upload is", responses={200: _FAR})
+@router.head("/{upload_id}", summary="How far an upload is", responses={200: _FAR}, response_class=Response)
 def head_upload(upload_id: str, key: Reader, shared: Shared) -> Response:
     upload = _find(shared, key.tenant_id, upload_id)
     return Response(headers={OFFSET: str(_offset(shared, upload)), "Upload-Length": str(upload.size)})

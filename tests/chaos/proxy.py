@@ -8,7 +8,9 @@ import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
+
+from store.checks import broker_client
 
 Mode = Literal["pass", "delay", "half_open", "refuse"]
 
@@ -119,16 +121,28 @@ class Proxy:
         writer.transport.abort()
 
 
-def address_of(url: str) -> tuple[str, int] | str:
-    """Where the database of a URL listens: a host and a port, or the path of a Unix socket."""
+def in_front_of_database(url: str) -> Proxy:
+    """Of the database of a URL, which is reached by TCP or a Unix socket."""
     parts = urlsplit(url)
     if folder := parse_qs(parts.query).get("host"):
-        return f"{folder[0]}/.s.PGSQL.5432"
-    return parts.hostname or "127.0.0.1", parts.port or 5432
+        return Proxy(f"{folder[0]}/.s.PGSQL.5432")
+    return Proxy((parts.hostname or "127.0.0.1", parts.port or 5432))
 
 
-def through(proxy: Proxy, url: str) -> str:
+def database_through(proxy: Proxy, url: str) -> str:
     """The URL of the same database by way of a proxy."""
     parts = urlsplit(url)
     who = parts.netloc.rpartition("@")[0]
     return f"postgresql://{who}@127.0.0.1:{proxy.port}{parts.path}"
+
+
+def in_front_of_broker(url: str) -> Proxy:
+    """Of the broker of a URL, which is reached by TCP or a Unix socket."""
+    found = broker_client(url).connection_pool.connection_kwargs
+    return Proxy(found["path"] if "path" in found else (found["host"], found["port"]))
+
+
+def broker_through(proxy: Proxy, url: str) -> str:
+    """The URL of the same broker by way of a proxy."""
+    password = broker_client(url).connection_pool.connection_kwargs["password"]
+    return f"redis://:{quote(password)}@127.0.0.1:{proxy.port}/0"

@@ -10,13 +10,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import numpy as np
 import psutil
 import psycopg
 import pytest
-import redis
 
 import lambdahat
 from lambdahat.objects import Job, Series
@@ -25,7 +23,8 @@ from lambdahat.stack.folder import DataFolder
 from lambdahat.stack.postgres import Postgres
 from lambdahat.stack.process import Child
 from lambdahat.stack.valkey import Valkey
-from tests.chaos.proxy import Proxy, address_of, through
+from store.checks import broker_client
+from tests.chaos.proxy import Proxy, broker_through, database_through, in_front_of_broker, in_front_of_database
 
 LEASE_SECONDS = 4.0
 SILENCE_SECONDS = 25.0
@@ -65,8 +64,8 @@ class World:
     broker: Proxy
     database_url: str
     """Straight to it."""
-    broker_socket: tuple[str, str]
-    """Path and password, straight to it."""
+    broker_url: str
+    """Straight to it."""
     servers: dict[str, Child]
     clock: Path
     """What PostgreSQL's clock differs by, if there is libfaketime."""
@@ -91,8 +90,7 @@ class World:
 
     def flush_broker(self) -> None:
         """FLUSHALL."""
-        path, password = self.broker_socket
-        with redis.Redis(unix_socket_path=path, password=password, socket_timeout=5) as client:
+        with broker_client(self.broker_url) as client:
             client.flushall()
 
     def set_clock(self, seconds: float) -> bool:
@@ -134,20 +132,17 @@ def world() -> Iterator[World]:
         ending.callback(shutil.rmtree, root)
         servers = ending.enter_context(_Servers(root / "servers"))
         database_url, broker_url = servers.urls
-        password, socket = broker_url.removeprefix("redis+socket://:").split("?")[0].split("@")
-        broker_socket = unquote(socket), unquote(password)
-        database, messages = (ending.enter_context(Proxy(at)) for at in (address_of(database_url), broker_socket[0]))
+        database = ending.enter_context(in_front_of_database(database_url))
+        messages = ending.enter_context(in_front_of_broker(broker_url))
         patch = ending.enter_context(pytest.MonkeyPatch.context())
         for name, value in TIMES.items():
             patch.setenv(f"LAMBDAHAT_{name}", str(value))
-        patch.setenv("LAMBDAHAT_DATABASE_URL", through(database, database_url))
-        patch.setenv("LAMBDAHAT_BROKER_URL", f"redis://:{password}@127.0.0.1:{messages.port}/0")
+        patch.setenv("LAMBDAHAT_DATABASE_URL", database_through(database, database_url))
+        patch.setenv("LAMBDAHAT_BROKER_URL", broker_through(messages, broker_url))
         news: list[str] = []
         stack = ending.enter_context(Stack(root / "data", port=0, workers=CHILDREN, say=news.append))
         client = ending.enter_context(lambdahat.Client(stack.url, stack.key))
-        yield World(
-            stack, client, database, messages, database_url, broker_socket, servers.children, servers.clock, news
-        )
+        yield World(stack, client, database, messages, database_url, broker_url, servers.children, servers.clock, news)
 
 
 class _Servers:

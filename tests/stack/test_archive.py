@@ -76,7 +76,15 @@ def test_a_backup_of_a_running_stack_is_all_of_it(folder: Path) -> None:
 
     (folder / "half.tar").write_bytes((folder / "b.tar").read_bytes()[:-20_000])
     assert "damaged" in lambdahat("restore", folder / "half.tar", "--data", second, status=1)
-    assert {path.name for path in second.iterdir()} <= {"lock", "secrets.json", "run", "logs", "blobs", "programs"}
+    assert {path.name for path in second.iterdir()} <= {
+        "lock",
+        "secrets.json",
+        "run",
+        "logs",
+        "metrics",
+        "blobs",
+        "programs",
+    }
     assert not [path for path in (second / "blobs").rglob("*") if path.is_file()]
 
     lambdahat("restore", folder / "b.tar", "--data", second)

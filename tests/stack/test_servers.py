@@ -21,9 +21,12 @@ from lambdahat.stack.folder import LONGEST_SOCKET_FOLDER, DataFolder
 from lambdahat.stack.postgres import Postgres
 from lambdahat.stack.programs import POSTGRES, VALKEY, Wheel, find_program
 from lambdahat.stack.valkey import Valkey
+from tests.conftest import OWN
 
 IS_ROOT = os.geteuid() == 0
 """Root's servers run as somebody else, an ordinary user's as that user."""
+
+of_the_embedded = pytest.mark.skipif(any(OWN.values()), reason="about the servers from the wheels, and others are used")
 
 
 @pytest.fixture
@@ -40,6 +43,7 @@ def carry_a_message(url: str) -> None:
         assert queue.get(timeout=5).payload == {"id": 1}
 
 
+@of_the_embedded
 def test_postgres_has_checksums_and_scram_and_no_port(postgres_url: str) -> None:
     with psycopg.connect(postgres_url) as connection:
         rows = connection.execute(
@@ -52,6 +56,7 @@ def test_postgres_has_checksums_and_scram_and_no_port(postgres_url: str) -> None
     assert hashed[0].startswith("SCRAM-SHA-256$")
 
 
+@of_the_embedded
 def test_postgres_wants_the_password(postgres_url: str) -> None:
     scheme, rest = postgres_url.split("://postgres:")
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
@@ -62,6 +67,7 @@ def test_valkey_carries_a_message(broker_url: str) -> None:
     carry_a_message(broker_url)
 
 
+@of_the_embedded
 def test_secrets_are_private_and_never_on_a_command_line(servers_folder: DataFolder, broker_url: str) -> None:
     assert broker_url
     secret = servers_folder.root / "secrets.json"

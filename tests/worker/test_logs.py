@@ -3,12 +3,8 @@
 import contextlib
 import json
 import os
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +15,11 @@ from structlog.testing import capture_logs
 
 from store.logs import Outage
 from tests.api.lab import Lab
-from tests.chaos.proxy import Proxy, address_of, through
+from tests.chaos.proxy import database_through, in_front_of_database
+from tests.worker.programs import process, until
 from worker.process import ChildDiedError, ChildProcess
 
 Lines = list[dict[str, Any]]
-
-
-@contextmanager
-def process(module: str, log: Path, environment: dict[str, str]) -> Iterator[None]:
-    command = [sys.executable, "-m", *module.split()]
-    with log.open("wb") as file, subprocess.Popen(command, env=environment, stdout=file, stderr=file) as process:
-        try:
-            yield
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(30)
 
 
 def lines(path: Path) -> Lines:
@@ -43,21 +29,14 @@ def lines(path: Path) -> Lines:
     return found
 
 
-def until(seconds: float, is_true: Any) -> None:
-    deadline = time.monotonic() + seconds
-    while not is_true():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
 @pytest.mark.usefixtures("no_other_work")
 def test_a_jobs_lines_are_found_from_the_request_that_posted_it_and_an_outage_is_two_lines(
     lab: Lab, series: str, database_url: str, broker_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with ExitStack() as ending:
-        database = ending.enter_context(Proxy(address_of(database_url)))
+        database = ending.enter_context(in_front_of_database(database_url))
         environment = os.environ | {
-            "LAMBDAHAT_DATABASE_URL": through(database, database_url),
+            "LAMBDAHAT_DATABASE_URL": database_through(database, database_url),
             "LAMBDAHAT_BROKER_URL": broker_url,
             "LAMBDAHAT_BLOB_DIR": str(lab.blob_dir),
             "LAMBDAHAT_SWEEP_SECONDS": "0.05",
