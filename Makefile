@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test check format serve bench-peers bench-speed bench-accuracy soak fuzz clean
+.PHONY: help install demo test coverage check format serve bench-peers bench-speed bench-accuracy soak fuzz clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -21,15 +21,19 @@ demo: $(INSTALLED) ## Serve, train, post, estimate, and draw the curve (about tw
 
 # Half of the time that all tests take.
 HALF := tests/llc tests/bench tests/lambdahat
-PYTEST := $(BIN)/python -m pytest --cov --cov-report=
+PYTEST := $(BIN)/python -m pytest
 
 test: $(INSTALLED) ## The tests, on real PostgreSQL and Valkey; in two halves, the mathematics in one, for two cores
-	@rm -f .coverage*; log=$$(mktemp); \
+	@log=$$(mktemp); \
 	COVERAGE_FILE=.coverage.half $(PYTEST) $(HALF) >$$log 2>&1 & half=$$!; \
 	COVERAGE_FILE=.coverage.rest $(PYTEST) $(HALF:%=--ignore=%); rest=$$?; \
 	wait $$half; half=$$?; cat $$log; rm -f $$log; \
-	$(BIN)/coverage combine --quiet .coverage.half .coverage.rest; $(BIN)/coverage report; \
 	exit $$((rest + half))
+
+coverage: $(INSTALLED) ## The tests, and which lines they don't reach (half as long again)
+	@rm -f .coverage*
+	$(MAKE) test PYTEST="$(PYTEST) --cov --cov-report="; status=$$?; \
+	$(BIN)/coverage combine --quiet .coverage.half .coverage.rest && $(BIN)/coverage report; exit $$status
 
 check: $(INSTALLED) ## Format, lint, types, imports
 	$(BIN)/ruff format --check .
