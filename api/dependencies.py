@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
 from fastapi import Depends, Request
-from fastapi.concurrency import run_in_threadpool
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
@@ -69,7 +69,9 @@ def _require(scope: Scope) -> Callable[..., Awaitable[ApiKey]]:
     async def caller(given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)], shared: Shared) -> ApiKey:
         if given is None:
             raise UnauthorizedError("there is no API key", "send the header 'Authorization: Bearer lh_…'")
-        key = shared.callers.get(given.credentials) or await run_in_threadpool(_find, shared, given.credentials)
+        key = shared.callers.get(given.credentials) or await run_sync(
+            _find, shared, given.credentials, limiter=shared.read_threads
+        )
         shared.rates.take(key.id)
         if scope not in key.scopes:
             raise ForbiddenError(scope)

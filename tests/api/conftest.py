@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import uvicorn
+from fastapi import FastAPI
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
@@ -36,13 +37,18 @@ def environment(database_url: str, broker_url: str, blob_dir: Path) -> dict[str,
     }
 
 
-@contextmanager
-def serving(environment: dict[str, str]) -> Iterator[str]:
-    """The URL of a service of its own, in a thread."""
+def configured(environment: dict[str, str]) -> FastAPI:
+    """A service of its own, not served."""
     with pytest.MonkeyPatch.context() as patch:  # only while it reads its settings
         for name, value in environment.items():
             patch.setenv(name, value)
-        app = create_app()
+        return create_app()
+
+
+@contextmanager
+def serving(environment: dict[str, str]) -> Iterator[str]:
+    """The URL of a service of its own, in a thread."""
+    app = configured(environment)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, ws="none"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

@@ -1,5 +1,6 @@
 """What every request meets: how often a key may ask, how long a body may take, what an answer may be kept for."""
 
+import asyncio
 import socket
 import threading
 import time
@@ -8,10 +9,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from anyio.to_thread import current_default_thread_limiter
 from sqlalchemy import Engine
 
 from api.kept import MOST_BYTES, Kept
-from tests.api.conftest import new_lab, serving
+from tests.api.conftest import configured, new_lab, serving
 from tests.api.lab import Lab, refused
 
 RATE = 20
@@ -151,3 +153,23 @@ def test_what_is_kept_is_made_once_and_not_too_much_of_it() -> None:
     make("b", third)
     assert made == ["a", "b", "c", "d", "b"]
     assert len(make("larger", MOST_BYTES + 1)) == MOST_BYTES + 1
+
+
+def test_reads_wait_for_nothing_that_takes_long(environment: dict[str, str], lab: Lab) -> None:
+    """Every thread that uploads and conversions have is taken."""
+    app = configured(environment)
+    series = lab.series()
+    lab.checkpoint(series, 0)
+    job = lab.job(series)
+    paths = ("/v1/whoami", f"/v1/jobs/{job}", "/v1/series", "/healthz")
+
+    async def ask() -> list[int]:
+        threads = current_default_thread_limiter()
+        while threads.available_tokens:
+            threads.acquire_on_behalf_of_nowait(object())
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test", headers=lab.headers) as client:
+            return [(await asyncio.wait_for(client.get(path), 10)).status_code for path in paths]
+
+    assert asyncio.run(ask()) == [200] * len(paths)
+    app.state.shared.reads.dispose()

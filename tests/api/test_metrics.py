@@ -3,14 +3,12 @@
 import asyncio
 
 import httpx
-import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy.orm import Session
 
-from api.app import create_app
 from store import leases
 from store.tables import Shard
-from tests.api.conftest import serving
+from tests.api.conftest import configured, serving
 from tests.api.lab import Lab, refused
 
 TOKEN = "a-token-of-an-operator"
@@ -77,10 +75,7 @@ def test_a_token_is_asked_for_if_there_is_one(environment: dict[str, str]) -> No
 
 
 def test_without_one_other_machines_are_refused(environment: dict[str, str]) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        app = create_app()
+    app = configured(environment)
 
     async def ask() -> httpx.Response:
         transport = httpx.ASGITransport(app, client=("192.0.2.1", 1))
@@ -88,4 +83,4 @@ def test_without_one_other_machines_are_refused(environment: dict[str, str]) -> 
             return await client.get("/metrics")
 
     refused(asyncio.run(ask()), 401, "unauthorized")
-    app.state.shared.engine.dispose()
+    app.state.shared.reads.dispose()
