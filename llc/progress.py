@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -66,6 +67,11 @@ class SavedProgress(Progress):
         self._made_of = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
         self._parts: dict[str, Arrays] = self._read()
         self._due = time.monotonic() + seconds
+        self._is_stopping = False
+
+    def stop(self) -> None:
+        """Save where the computation can next be resumed, and end this process there. May be called by a signal."""
+        self._is_stopping = True
 
     def report(self, row_steps: int) -> None:
         self.row_steps += row_steps
@@ -76,10 +82,12 @@ class SavedProgress(Progress):
     def keep(self, part: str, arrays: Callable[[], Arrays], *, over: bool = False) -> None:
         if over:
             self._parts[part] = arrays()
-        if time.monotonic() < self._due:
+        if time.monotonic() < self._due and not self._is_stopping:
             return
         start = time.monotonic()
         self._write(self._parts if over else self._parts | {part: arrays()})
+        if self._is_stopping:
+            sys.exit()
         now = time.monotonic()
         self._due = now + max(self._seconds, (now - start) / MAX_SAVING_SHARE)
 

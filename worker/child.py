@@ -202,6 +202,7 @@ def progress(request: dict[str, Any], plan: "Plan", answers: "Answers") -> "Prog
     made_of = {**asked, "plan": dataclasses.asdict(plan), "versions": versions, "machine": machine}
     told = Told(Path(request["saved"]), made_of, request["save_seconds"])
     told.report(0)
+    signal.signal(signal.SIGTERM, lambda *_: told.stop())
     return told
 
 

@@ -33,6 +33,9 @@ from worker.process import ChildDiedError, ChildProcess
 
 log = structlog.get_logger()
 
+SAVING_SECONDS = 3.0
+"""For a child to save what it has computed when this worker is to end."""
+
 AGAIN_SECONDS = 1.0
 
 T = TypeVar("T")
@@ -180,6 +183,9 @@ class Supervisor:
         except ChildDiedError as error:
             self._end(child)
             raise FailedError(Failure("child_died", str(error))) from None
+        except _StoppingError:
+            child.stop(SAVING_SECONDS)
+            raise
         except BaseException:
             self._end(child)
             raise

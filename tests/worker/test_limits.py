@@ -155,6 +155,29 @@ def test_memory_that_it_may_not_have_is_an_error_with_a_name_and_a_hint(
     assert lab.get(f"/v1/jobs/{job}").json()["error"]["first"]["code"] == "out_of_memory"
 
 
+def test_a_worker_that_is_asked_to_end_has_its_child_save_what_it_computed(
+    lab: Lab, series: str, database_url: str, broker_url: str
+) -> None:
+    job, again = (lab.job(series, measures=LONG) for _ in range(2))
+    shard = shard_of(lab.engine, job)
+    saved = BlobStore(lab.blob_dir).saved(shard.id)
+    with (
+        supervising(lab, database_url, broker_url, save_seconds=1e6, heartbeat_seconds=0.05) as supervisor,
+        running(supervisor, shard),
+    ):
+        told = until("half is done", is_true=lambda: (d := shard_of(lab.engine, job).work_done) > ALL_WORK / 3 and d)
+        assert not saved.exists()
+        supervisor.stop()
+    released = shard_of(lab.engine, job)
+    assert (released.state, released.attempt, released.error) == ("queued", 0, None)
+    assert told <= row_steps(saved) < ALL_WORK
+    with supervising(lab, database_url, broker_url) as supervisor:
+        supervisor.run(shard.id)
+        supervisor.run(shard_of(lab.engine, again).id)
+    assert shard_of(lab.engine, job).state == "succeeded"
+    assert numbers(lab, job) == numbers(lab, again)
+
+
 def test_an_idle_child_that_was_killed_costs_nobody_an_attempt(
     lab: Lab, series: str, database_url: str, broker_url: str
 ) -> None:
