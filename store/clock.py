@@ -1,6 +1,7 @@
 """Every clock is the database's. Should that one be set, or be another's after a failover, jobs go on all the same.
 
-Set back, it would leave shards due, and leases valid, for as long as it went; set forward, it would end every lease.
+Set back, it would leave shards and deliveries due, and leases valid, for as long as it went; set forward, it would end
+every lease.
 """
 
 import time
@@ -8,6 +9,7 @@ import time
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from store import webhooks
 from store.jobs import NEVER
 from store.leases import MAX_BACKOFF_SECONDS
 
@@ -48,4 +50,17 @@ def straighten(session: Session, lease_seconds: float) -> None:
             " WHERE state = 'running' AND lease_expires_at > now() + make_interval(secs => 2 * :lease)"
         ),
         {"lease": lease_seconds},
+    )
+    session.execute(
+        text(
+            "UPDATE webhook_deliveries SET next_attempt_at = now()"
+            " WHERE state = 'pending' AND attempts = 0 AND next_attempt_at > now()"
+        )
+    )
+    session.execute(
+        text(
+            "UPDATE webhooks SET lease_expires_at = now()"
+            " WHERE lease_expires_at > now() + make_interval(secs => 2 * :lease)"
+        ),
+        {"lease": webhooks.LEASE_SECONDS},
     )

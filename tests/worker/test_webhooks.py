@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from standardwebhooks import Webhook as Verifier
 
 from store import tenants, webhooks
+from store.clock import straighten
 from store.ids import new_id
 from store.settings import StoreSettings
 from store.tables import Delivery, Webhook
@@ -258,6 +259,24 @@ def test_the_slow_keep_only_themselves_waiting(hooks: Hooks, receiver: Receiver,
         assert len(slow.received) == webhooks.MAX_AT_ONCE
         over.set()
         slow.until(20)
+
+
+def test_a_clock_that_is_set_back_keeps_nobody_waiting(hooks: Hooks, receiver: Receiver) -> None:
+    """All that is in the database is an hour later then, which is the same."""
+    hooks.add(receiver)
+    hooks.announce()
+    hooks.announce()
+    later = timedelta(hours=1)
+    with hooks.session() as session:
+        assert len(webhooks.take(session, 10)) == 1
+        session.execute(update(Webhook).values(lease_expires_at=Webhook.lease_expires_at + later))
+        session.execute(update(Delivery).values(next_attempt_at=Delivery.next_attempt_at + later))
+    with hooks.session() as session:
+        assert webhooks.take(session, 10) == []
+        straighten(session, webhooks.LEASE_SECONDS)
+    with hooks.session() as session:
+        (taken,) = webhooks.take(session, 10)
+    assert taken.attempt == 1, "the other waits for its second attempt"
 
 
 @contextmanager
