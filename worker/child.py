@@ -43,7 +43,6 @@ def main() -> None:
     parent, memory_bytes = map(int, sys.argv[1:])
     die_with_parent(parent)
     limit_memory(memory_bytes)
-    give_way()
     # What libraries print must not end up between the answers.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
@@ -51,7 +50,8 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
-    import_module("llc.evaluate")  # takes seconds, in which nobody waits yet
+    import_module("llc.evaluate")  # takes seconds: before anybody asks
+    give_way()  # not before: after a worker's death shards wait for that
     for line in sys.stdin:
         request = json.loads(line)
         try:
