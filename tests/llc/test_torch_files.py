@@ -232,8 +232,8 @@ with Path(source).open("rb") as reading, Path(target).open("xb") as writing:
 """
 
 
-# Elsewhere the kernel has no network of one's own to unshare, and knows no limit of data: docs/files.md says so.
-@pytest.mark.skipif(sys.platform != "linux", reason="the limits are Linux's")
+# The code sets no such limits elsewhere, as docs/files.md says: there is nothing to test.
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can unshare the network and limit a process's data")
 def test_what_the_process_can_not(tmp_path: Path) -> None:
     (tmp_path / "source").write_bytes(b"x" * 100)
     with socket.create_server(("127.0.0.1", 0)) as listener:

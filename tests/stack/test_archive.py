@@ -124,8 +124,8 @@ def tenants(postgres: Postgres) -> list[str]:
         return [name for (name,) in connection.execute("SELECT name FROM tenants ORDER BY name")]
 
 
-# No second major version comes with `make test`: the package index has one only. Where Debian's is, it is upgraded.
-@pytest.mark.skipif(not OLD_PROGRAMS.exists(), reason=f"needs another PostgreSQL: apt install postgresql-{OLD}")
+# An upgrade is from another major version, and the package index has wheels of one only. Debian's stands for the other.
+@pytest.mark.skipif(not OLD_PROGRAMS.exists(), reason=f"data to upgrade are made by apt install postgresql-{OLD}")
 def test_data_of_another_major_version_are_brought_over(folder: Path) -> None:
     root = folder / "root"
     with DataFolder(root) as held:

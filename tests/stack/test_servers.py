@@ -21,12 +21,9 @@ from lambdahat.stack.folder import LONGEST_SOCKET_FOLDER, DataFolder
 from lambdahat.stack.postgres import Postgres
 from lambdahat.stack.programs import POSTGRES, VALKEY, Wheel, find_program
 from lambdahat.stack.valkey import Valkey
-from tests.conftest import OWN
 
 IS_ROOT = os.geteuid() == 0
 """Root's servers run as somebody else, an ordinary user's as that user."""
-
-of_the_embedded = pytest.mark.skipif(any(OWN.values()), reason="about the servers from the wheels, and others are used")
 
 
 @pytest.fixture
@@ -43,9 +40,8 @@ def carry_a_message(url: str) -> None:
         assert queue.get(timeout=5).payload == {"id": 1}
 
 
-@of_the_embedded
-def test_postgres_has_checksums_and_scram_and_no_port(postgres_url: str) -> None:
-    with psycopg.connect(postgres_url) as connection:
+def test_postgres_has_checksums_and_scram_and_no_port(embedded_postgres_url: str) -> None:
+    with psycopg.connect(embedded_postgres_url) as connection:
         rows = connection.execute(
             "SELECT name, setting FROM pg_settings "
             "WHERE name IN ('data_checksums', 'listen_addresses', 'server_encoding')"
@@ -56,20 +52,18 @@ def test_postgres_has_checksums_and_scram_and_no_port(postgres_url: str) -> None
     assert hashed[0].startswith("SCRAM-SHA-256$")
 
 
-@of_the_embedded
-def test_postgres_wants_the_password(postgres_url: str) -> None:
-    scheme, rest = postgres_url.split("://postgres:")
+def test_postgres_wants_the_password(embedded_postgres_url: str) -> None:
+    scheme, rest = embedded_postgres_url.split("://postgres:")
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         psycopg.connect(f"{scheme}://postgres:wrong@{rest.split('@')[1]}")
 
 
-def test_valkey_carries_a_message(broker_url: str) -> None:
-    carry_a_message(broker_url)
+def test_valkey_carries_a_message(embedded_broker_url: str) -> None:
+    carry_a_message(embedded_broker_url)
 
 
-@of_the_embedded
-def test_secrets_are_private_and_never_on_a_command_line(servers_folder: DataFolder, broker_url: str) -> None:
-    assert broker_url
+@pytest.mark.usefixtures("embedded_postgres_url", "embedded_broker_url")
+def test_secrets_are_private_and_never_on_a_command_line(servers_folder: DataFolder) -> None:
     secret = servers_folder.root / "secrets.json"
     assert secret.stat().st_mode & 0o777 == 0o600
     assert servers_folder.run.stat().st_mode & 0o777 == 0o700
