@@ -73,12 +73,11 @@ class ChildProcess:
             raise ChildDiedError(self._last_words())
         return json.loads(line)
 
-    def stop(self, seconds: float) -> None:
-        """Let it save what it has computed, if that takes no longer, and end it."""
+    def let_save(self, seconds: float) -> None:
+        """Have it save what it has computed and end, if that takes no longer."""
         self._process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(seconds)
-        self.kill()
 
     def kill(self) -> None:
         """End it at once."""

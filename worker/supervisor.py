@@ -183,9 +183,6 @@ class Supervisor:
         except ChildDiedError as error:
             self._end(child)
             raise FailedError(Failure("child_died", str(error))) from None
-        except _StoppingError:
-            child.stop(SAVING_SECONDS)
-            raise
         except BaseException:
             self._end(child)
             raise
@@ -205,6 +202,7 @@ class Supervisor:
                 return message["answer"]
             done = message.get("work", done)
             if self.stopping.is_set():
+                child.let_save(SAVING_SECONDS)
                 raise _StoppingError
             if "plan" in message:
                 child.send({"plan": self._patiently(partial(leases.agree, lease=lease, plan=message["plan"]))})

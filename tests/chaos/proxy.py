@@ -144,5 +144,5 @@ def in_front_of_broker(url: str) -> Proxy:
 
 def broker_through(proxy: Proxy, url: str) -> str:
     """The URL of the same broker by way of a proxy."""
-    password = broker_client(url).connection_pool.connection_kwargs["password"]
-    return f"redis://:{quote(password)}@127.0.0.1:{proxy.port}/0"
+    password = broker_client(url).connection_pool.connection_kwargs.get("password")
+    return f"redis://:{quote(password or '')}@127.0.0.1:{proxy.port}/0"

@@ -232,7 +232,7 @@ with Path(source).open("rb") as reading, Path(target).open("xb") as writing:
 """
 
 
-# The code sets no such limits elsewhere, as docs/files.md says: there is nothing to test.
+# docs/files.md promises these two on Linux only: elsewhere there is nothing of them to test.
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux can unshare the network and limit a process's data")
 def test_what_the_process_can_not(tmp_path: Path) -> None:
     (tmp_path / "source").write_bytes(b"x" * 100)

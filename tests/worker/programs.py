@@ -3,8 +3,7 @@
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,10 +17,3 @@ def process(module: str, log: Path, environment: dict[str, str]) -> Iterator[sub
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(30)
-
-
-def until(seconds: float, is_true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + seconds
-    while not is_true():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)

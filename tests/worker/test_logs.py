@@ -16,7 +16,8 @@ from structlog.testing import capture_logs
 from store.logs import Outage
 from tests.api.lab import Lab
 from tests.chaos.proxy import database_through, in_front_of_database
-from tests.worker.programs import process, until
+from tests.receiver import eventually
+from tests.worker.programs import process
 from worker.process import ChildDiedError, ChildProcess
 
 Lines = list[dict[str, Any]]
@@ -47,11 +48,11 @@ def test_a_jobs_lines_are_found_from_the_request_that_posted_it_and_an_outage_is
         with caplog.at_level("INFO"):
             body = {"series": series, "measures": {"loss": {}, "llc": None}}
             posted = lab.post("/v1/jobs", json=body, headers={"X-Request-Id": "post-1"}).json()["id"]
-        until(60, lambda: lab.get(f"/v1/jobs/{posted}").json()["state"] == "succeeded")
+        eventually(lambda: lab.get(f"/v1/jobs/{posted}").json()["state"] == "succeeded", 60)
         with database.being("refuse"):
-            until(10, lambda: "database_away" in logs["sweeper"].read_text())
+            eventually(lambda: "database_away" in logs["sweeper"].read_text(), 10)
             time.sleep(1)  # twenty sweeps
-        until(10, lambda: "database_back" in logs["sweeper"].read_text())
+        eventually(lambda: "database_back" in logs["sweeper"].read_text(), 10)
 
     (said,) = [r.msg for r in caplog.records if isinstance(r.msg, dict) and r.msg.get("event") == "job_posted"]
     assert (said["request_id"], said["job"]) == ("post-1", posted)

@@ -11,7 +11,8 @@ import pytest
 
 from tests.api.lab import Lab
 from tests.chaos.proxy import broker_through, in_front_of_broker
-from tests.worker.programs import process, until
+from tests.receiver import eventually
+from tests.worker.programs import process
 from worker.watchdog import DEAF
 
 IDLE_SECONDS = 2
@@ -35,7 +36,7 @@ def test_a_worker_whose_broker_has_gone_silent_ends(
         through = environment | {"LAMBDAHAT_BROKER_URL": broker_through(broker, broker_url)}
         ending.enter_context(process("worker.sweeper", tmp_path / "sweeper", environment))
         worker = ending.enter_context(process("worker --device cpu --concurrency 1", log, through))
-        until(60, lambda: "ready" in log.read_text())
+        eventually(lambda: "ready" in log.read_text(), 60)
         with broker.being("half_open"):
             time.sleep(2 * IDLE_SECONDS)
             assert worker.poll() is None  # it is idle, but there was nothing to hear

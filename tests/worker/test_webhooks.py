@@ -4,7 +4,6 @@ import email.utils
 import json
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from store.settings import StoreSettings
 from store.tables import Delivery, Webhook
 from tests.receiver import HERE, Receiver, Reply, eventually, receiving
 from tests.worker.hooks import Hooks
+from tests.worker.programs import process
 from worker.webhooks import Sender, sign
 
 # Secret, id, time, body and signature of the specification's own tests.
@@ -280,15 +280,12 @@ def test_a_clock_that_is_set_back_keeps_nobody_waiting(hooks: Hooks, receiver: R
 
 
 @contextmanager
-def process(database_url: str, broker_url: str, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+def sender_process(database_url: str, broker_url: str, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     """`python -m worker.webhooks`."""
     places = {"DATABASE_URL": database_url, "BROKER_URL": broker_url, "BLOB_DIR": str(folder)}
     environment = os.environ | HERE | {f"LAMBDAHAT_{name}": value for name, value in places.items()}
-    with subprocess.Popen([sys.executable, "-m", "worker.webhooks"], env=environment) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+    with process("worker.webhooks", folder / "log", environment) as sender:
+        yield sender
 
 
 def test_a_sender_that_dies_before_it_records_is_followed_by_another(
@@ -297,7 +294,7 @@ def test_a_sender_that_dies_before_it_records_is_followed_by_another(
     webhook, answer = hooks.add(receiver), threading.Event()
     receiver.replies = [Reply(wait=answer.wait)]
     hooks.announce()
-    with process(database_url, broker_url, tmp_path) as first:
+    with sender_process(database_url, broker_url, tmp_path) as first:
         receiver.until(1)
         first.kill()
         first.wait()
@@ -307,7 +304,7 @@ def test_a_sender_that_dies_before_it_records_is_followed_by_another(
     with hooks.session() as session:
         assert webhooks.take(session, 10) == [], "its lease holds"
         session.execute(update(Webhook).where(Webhook.id == webhook).values(lease_expires_at=func.now()))
-    with process(database_url, broker_url, tmp_path) as second:
+    with sender_process(database_url, broker_url, tmp_path) as second:
         receiver.until(2)
         assert hooks.recorded(2).state == "delivered"
         second.terminate()
