@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test coverage check format serve bench-peers bench-speed bench-accuracy soak fuzz clean
+.PHONY: help install demo test coverage check format serve bench-peers bench-speed bench-accuracy bench-stages soak fuzz clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -56,6 +56,9 @@ bench-accuracy: $(INSTALLED) ## Every method on problems with known answers → 
 
 bench-speed: $(INSTALLED) bench-peers ## Row-steps per second beside the peers: docs/speed.md (half an hour, one thread)
 	OMP_NUM_THREADS=1 $(BIN)/python -m bench.speed
+
+bench-stages: $(INSTALLED) bench-peers ## Planted stages found again, beside other ways → docs/stages.md (an hour)
+	OMP_NUM_THREADS=1 $(BIN)/python -m bench.stages $(ARGS)
 
 soak: $(INSTALLED) ## Jobs under faults, ten seeds of 200 shards and 60 faults each (an hour and a half)
 	$(BIN)/python -m tests.chaos.soak $(ARGS)

@@ -1,4 +1,4 @@
-"""/v1/series/{id}/curve, /transitions, /stages: what a series' newest job, or a given one, found."""
+"""/v1/series/{id}/curve: what a series' newest job, or a given one, measured."""
 
 import csv
 import io
@@ -8,21 +8,18 @@ from typing import Annotated, Any, Literal
 import orjson
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
-from sqlalchemy.orm import Session
 
 from api.dependencies import Reader, Shared
 from api.fields import MAX_STEP, Estimate
+from api.of_series import JobId, chosen_job
 from api.problems import RESPONSES
 from api.reads import ReadRoute
 from llc.errors import InputError
-from store.errors import NotFoundError
-from store.owned import find
-from store.results import CurveRow, curve, newest_job_with_results, stages
-from store.tables import Job, Series, Stage
+from store.results import CurveRow, curve
+from store.tables import Job
 
 router = APIRouter(prefix="/v1/series/{series_id}", tags=["curves"], responses=RESPONSES, route_class=ReadRoute)
 
-JobId = Annotated[str | None, Query(description="Of this job; else of the newest that has results.")]
 QueryStep = Annotated[int | None, Query(ge=0, lt=MAX_STEP)]
 
 
@@ -48,27 +45,6 @@ class Curve(BaseModel):
     points: list[Point] = Field(description="By step: 'step', 'checkpoint', and each quantity under its name.")
 
 
-class StageOut(BaseModel):
-    """A transition or a plateau of the LLC curve."""
-
-    id: str
-    kind: Literal["transition", "plateau"]
-    type: Literal["A", "B"] | None
-    from_step: int
-    to_step: int
-    delta_loss: Estimate
-    delta_llc: Estimate
-    details: dict[str, Any]
-
-
-class Stages(BaseModel):
-    """How a curve falls into parts."""
-
-    series: str
-    job: str | None
-    data: list[StageOut]
-
-
 @router.get(
     "/curve",
     summary="The curve of a series",
@@ -88,7 +64,7 @@ def get_curve(
     """CSV has a column 'step', and for each quantity q the columns q, q_std_error and q_verdict."""
     names = _names(measure)
     with shared.reading() as session:
-        chosen = _job(session, key.tenant_id, series_id, job)
+        chosen = chosen_job(session, key.tenant_id, series_id, job)
 
         def read() -> bytes:
             rows = [] if chosen is None else curve(session, chosen.id, names, from_step, to_step)
@@ -100,31 +76,6 @@ def get_curve(
         else:
             found = read()
     return Response(found, media_type=MEDIA_TYPES[format])
-
-
-@router.get("/transitions", summary="The transitions of a series, typed A or B")
-def get_transitions(series_id: str, key: Reader, shared: Shared, job: JobId = None) -> Stages:
-    found = get_stages(series_id, key, shared, job)
-    return found.model_copy(update={"data": [stage for stage in found.data if stage.kind == "transition"]})
-
-
-@router.get("/stages", summary="The plateaus and transitions of a series")
-def get_stages(series_id: str, key: Reader, shared: Shared, job: JobId = None) -> Stages:
-    with shared.reading() as session:
-        chosen = _job(session, key.tenant_id, series_id, job)
-        rows = [] if chosen is None else stages(session, chosen.id)
-    return Stages(series=series_id, job=chosen and chosen.id, data=[_stage(row) for row in rows])
-
-
-def _job(session: Session, tenant_id: str, series_id: str, job_id: str | None) -> Job | None:
-    """The job asked for, or the newest of the series that has results. Raises: NotFoundError."""
-    series = find(session, Series, tenant_id, series_id)
-    if job_id is None:
-        return newest_job_with_results(session, series.id)
-    job = find(session, Job, tenant_id, job_id)
-    if job.series_id != series.id:
-        raise NotFoundError(f"job of series '{series.id}' called", job_id, f"it is a job of series '{job.series_id}'")
-    return job
 
 
 def _names(measure: str | None) -> list[str] | None:
@@ -173,18 +124,3 @@ def _as_csv(points: Sequence[Mapping[str, Any]]) -> str:
         cells = (value.get(key) for value in found for key in ("value", "std_error", "verdict"))
         writer.writerow([point["step"], *cells])
     return text.getvalue()
-
-
-def _stage(row: Stage) -> StageOut:
-    return StageOut.model_validate(
-        {
-            "id": row.id,
-            "kind": row.kind,
-            "type": row.type,
-            "from_step": row.from_step,
-            "to_step": row.to_step,
-            "delta_loss": {"value": row.delta_loss, "std_error": row.delta_loss_std_error},
-            "delta_llc": {"value": row.delta_llc, "std_error": row.delta_llc_std_error},
-            "details": row.details,
-        }
-    )

@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.text import Text
 from typer.core import TyperGroup
 
-from lambdahat.client import DEFAULT_URL, Client
+from lambdahat._requests import DEFAULT_URL
+from lambdahat.client import Client
 from lambdahat.errors import LambdahatError
 from lambdahat.objects import Job, Series
 from lambdahat.stack import StackError, default_root

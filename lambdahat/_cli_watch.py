@@ -143,19 +143,26 @@ def show_transitions(transitions: list[Stage]) -> None:
         return
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("type")
-    for heading in ("steps", "Δloss", "Δλ̂"):
+    for heading in ("from step", "to step", "Δloss", "Δλ̂", "probability"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("")
     for transition in transitions:
         table.add_row(
             Text(transition.type or MISSING, style=TYPE_STYLES[transition.type]),
-            f"{transition.from_step} … {transition.to_step}",
+            _end(transition.from_step, transition.from_step_low, transition.from_step_high),
+            _end(transition.to_step, transition.to_step_low, transition.to_step_high),
             with_error(transition.delta_loss.value, transition.delta_loss.std_error),
             with_error(transition.delta_llc.value, transition.delta_llc.std_error),
+            MISSING if transition.probability is None else f"{transition.probability:.0%}",
             Text(TYPE_MEANINGS[transition.type], style="dim"),
         )
     out.print("\n[bold]transitions[/]")
     out.print(table)
+
+
+def _end(step: int, low: int | None, high: int | None) -> str:
+    """A step and its 90 % interval."""
+    return f"{step}" if low is None or high is None or low == high else f"{step} ({low}–{high})"
 
 
 def _verdicts(result: Result) -> Iterator[tuple[str, str, str]]:

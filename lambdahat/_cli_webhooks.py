@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lambdahat._cli_common import Key, Url, connect, out
-from lambdahat.client import DEFAULT_URL
+from lambdahat._requests import DEFAULT_URL
 from lambdahat.objects import Delivery, MadeWebhook
 
 app = typer.Typer(help="Have your own services told of what happens to jobs.", no_args_is_help=True)

@@ -27,7 +27,7 @@ from lambdahat._cli_common import (
 from lambdahat._cli_push import push_checkpoints, series_for
 from lambdahat._cli_watch import show_job, watch_job
 from lambdahat._cli_webhooks import app as webhooks
-from lambdahat.client import DEFAULT_URL
+from lambdahat._requests import DEFAULT_URL
 from lambdahat.errors import LambdahatError
 from lambdahat.objects import Stage
 from lambdahat.stack import DEFAULT_HOST, DEFAULT_PORT
@@ -345,10 +345,11 @@ def _transitions_csv(transitions: list[Stage]) -> str:
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
     deltas = ("delta_loss", "delta_llc")
-    writer.writerow(["type", "from_step", "to_step", *(name for d in deltas for name in (d, f"{d}_std_error"))])
+    plain = [name for name in Stage.model_fields if name not in ("id", "kind", "details", *deltas)]
+    writer.writerow([*plain, *(name for delta in deltas for name in (delta, f"{delta}_std_error"))])
     for t in transitions:
         numbers = (t.delta_loss.value, t.delta_loss.std_error, t.delta_llc.value, t.delta_llc.std_error)
-        writer.writerow([t.type, t.from_step, t.to_step, *numbers])
+        writer.writerow([*(getattr(t, name) for name in plain), *numbers])
     return text.getvalue()
 
 

@@ -1,72 +1,49 @@
 """The client: every endpoint as a method, over HTTP only."""
 
+import json
 import math
 import os
 import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any, Literal, Self, TypeVar
-
-from pydantic import BaseModel
+from types import MappingProxyType
+from typing import IO, Any, Literal
 
 from lambdahat import uploads
+from lambdahat._client_webhooks import WebhookMethods
+from lambdahat._requests import ident
 from lambdahat.draws import Draws, from_bytes
 from lambdahat.errors import LambdahatError
-from lambdahat.http import Transport
 from lambdahat.objects import (
     Checkpoint,
     Curve,
     Dataset,
-    Delivery,
     Event,
     Identity,
     Job,
-    MadeWebhook,
     Model,
     ModelShape,
-    Resource,
     Result,
     Series,
     Stage,
+    Transition,
     Use,
-    Webhook,
 )
 from lambdahat.tensors import to_bytes
 
-DEFAULT_URL = "http://127.0.0.1:8000"
 PART_BYTES = 32 * 2**20
 
-T = TypeVar("T", bound=BaseModel)
 Arrays = Mapping[str, Any]
 
 
-class Client:
+class Client(WebhookMethods):
     """A lambdahat server, seen with one API key. A context manager; safe to share between threads.
 
     url, key: by default LAMBDAHAT_URL (or http://127.0.0.1:8000) and LAMBDAHAT_KEY.
     Wherever a method takes an id, the object with that id does as well.
     Every method raises ApiError if the server refuses and ServerUnreachableError if it does not answer.
     """
-
-    def __init__(self, url: str | None = None, key: str | None = None, *, timeout: float = 60.0, retries: int = 5):
-        url = url or os.environ.get("LAMBDAHAT_URL") or DEFAULT_URL
-        if not url.startswith(("http://", "https://")):
-            raise LambdahatError(f"'{url}' is no address of a server", f"it starts with http://, as {DEFAULT_URL} does")
-        key = key or os.environ.get("LAMBDAHAT_KEY")
-        self.url = url.rstrip("/")
-        self._http = Transport(self.url, key, timeout, retries)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._http.close()
 
     def whoami(self) -> Identity:
         """The tenant and the key that this client speaks for."""
@@ -113,7 +90,7 @@ class Client:
 
     def dataset(self, dataset: str | Dataset) -> Dataset:
         """The data set with this id."""
-        return self._get(f"/v1/datasets/{_id(dataset)}", Dataset)
+        return self._get(f"/v1/datasets/{ident(dataset)}", Dataset)
 
     def list_datasets(self) -> Iterator[Dataset]:
         """All data sets, newest first."""
@@ -129,7 +106,7 @@ class Client:
 
     def model(self, model: str | Model) -> Model:
         """The model with this id."""
-        return self._get(f"/v1/models/{_id(model)}", Model)
+        return self._get(f"/v1/models/{ident(model)}", Model)
 
     def list_models(self) -> Iterator[Model]:
         """All models, newest first."""
@@ -141,12 +118,12 @@ class Client:
         self, name: str, model: str | Model, dataset: str | Dataset, tags: Mapping[str, Any] | None = None
     ) -> Series:
         """Start a series: the checkpoints of one training run of this model, to be measured on this data set."""
-        body = {"name": name, "model": _id(model), "dataset": _id(dataset), "tags": dict(tags or {})}
+        body = {"name": name, "model": ident(model), "dataset": ident(dataset), "tags": dict(tags or {})}
         return self._post("/v1/series", Series, body)
 
     def series(self, series: str | Series) -> Series:
         """The series with this id, as it is now."""
-        return self._get(f"/v1/series/{_id(series)}", Series)
+        return self._get(f"/v1/series/{ident(series)}", Series)
 
     def list_series(self) -> Iterator[Series]:
         """All series, newest first."""
@@ -158,11 +135,13 @@ class Client:
         """Give a series another name or other tags."""
         changes = {"name": name, "tags": dict(tags) if tags is not None else None}
         body = {field: value for field, value in changes.items() if value is not None}
-        return Series.model_validate(self._http.json("PATCH", f"/v1/series/{_id(series)}", json=body, idempotent=True))
+        return Series.model_validate(
+            self._http.json("PATCH", f"/v1/series/{ident(series)}", json=body, idempotent=True)
+        )
 
     def delete_series(self, series: str | Series) -> None:
         """Delete a series with its checkpoints, jobs and results."""
-        self._http.send("DELETE", f"/v1/series/{_id(series)}")
+        self._http.send("DELETE", f"/v1/series/{ident(series)}")
 
     def add_checkpoint(
         self,
@@ -179,11 +158,11 @@ class Client:
         """
         blob = self.upload(Path(state)) if isinstance(state, str | Path) else self.upload(to_bytes(state))
         body = {"step": step, "blob": blob, "metrics": _finite(metrics or {})}
-        return self._post(f"/v1/series/{_id(series)}/checkpoints", Checkpoint, body, idempotent=True)
+        return self._post(f"/v1/series/{ident(series)}/checkpoints", Checkpoint, body, idempotent=True)
 
     def list_checkpoints(self, series: str | Series) -> Iterator[Checkpoint]:
         """The checkpoints of a series, by step ascending."""
-        return self._pages(f"/v1/series/{_id(series)}/checkpoints", Checkpoint)
+        return self._pages(f"/v1/series/{ident(series)}/checkpoints", Checkpoint)
 
     # Jobs -------------------------------------------------------------------------------------------------------------
 
@@ -200,23 +179,23 @@ class Client:
         settings: the rest of a job's, such as `checkpoints_per_shard`.
         """
         chosen = {} if measures is None else {"measures": dict(measures)}
-        return self._post("/v1/jobs", Job, {"series": _id(series), **chosen, **settings})
+        return self._post("/v1/jobs", Job, {"series": ident(series), **chosen, **settings})
 
     def job(self, job: str | Job) -> Job:
         """The job with this id, as it is now."""
-        return self._get(f"/v1/jobs/{_id(job)}", Job)
+        return self._get(f"/v1/jobs/{ident(job)}", Job)
 
     def list_jobs(self, series: str | Series | None = None) -> Iterator[Job]:
         """All jobs, or those of a series, newest first."""
-        return self._pages("/v1/jobs", Job, series=_id(series) if series is not None else None)
+        return self._pages("/v1/jobs", Job, series=ident(series) if series is not None else None)
 
     def cancel(self, job: str | Job) -> Job:
         """Ask a job to stop; what it has found already stays."""
-        return self._post(f"/v1/jobs/{_id(job)}/cancel", Job, None, idempotent=True)
+        return self._post(f"/v1/jobs/{ident(job)}/cancel", Job, None, idempotent=True)
 
     def retry(self, job: str | Job) -> Job:
         """Run again what failed or was cancelled of a job; what succeeded stays."""
-        return self._post(f"/v1/jobs/{_id(job)}/retry", Job, None, idempotent=True)
+        return self._post(f"/v1/jobs/{ident(job)}/retry", Job, None, idempotent=True)
 
     def wait(
         self,
@@ -244,7 +223,7 @@ class Client:
     def events(self, job: str | Job, after: int = 0) -> Iterator[Event]:
         """What has happened to a job so far, in order; only what came after the event `after`, if given."""
         while True:
-            page = self._http.json("GET", f"/v1/jobs/{_id(job)}/events", params={"after": after})["data"]
+            page = self._http.json("GET", f"/v1/jobs/{ident(job)}/events", params={"after": after})["data"]
             if not page:
                 return
             yield from map(Event.model_validate, page)
@@ -256,7 +235,7 @@ class Client:
 
         Raises: ServerUnreachableError when that does not succeed.
         """
-        while (messages := self._http.events(f"/v1/jobs/{_id(job)}/events", after)) is not None:
+        while (messages := self._http.events(f"/v1/jobs/{ident(job)}/events", after)) is not None:
             for message in messages:
                 if message.id is not None:
                     event = Event.model_validate_json(message.data)
@@ -265,7 +244,7 @@ class Client:
 
     def results(self, job: str | Job) -> Iterator[Result]:
         """What a job found, by step, then measure."""
-        return self._pages(f"/v1/jobs/{_id(job)}/results", Result)
+        return self._pages(f"/v1/jobs/{ident(job)}/results", Result)
 
     def draws(self, job: str | Job, checkpoint: str | Checkpoint, measure: str = "llc") -> Draws:
         """What the chains of a job left behind at a checkpoint, unless its settings say `"keep_draws": "none"`."""
@@ -299,7 +278,7 @@ class Client:
         results (default: the newest that has any).
         """
         params = _curve_params(measure, job, from_step, to_step)
-        return Curve.model_validate(self._http.json("GET", f"/v1/series/{_id(series)}/curve", params=params))
+        return Curve.model_validate(self._http.json("GET", f"/v1/series/{ident(series)}/curve", params=params))
 
     def curve_csv(
         self,
@@ -312,100 +291,52 @@ class Client:
     ) -> str:
         """The curve as CSV: `step`, then `q`, `q_std_error`, `q_verdict` of every quantity q."""
         params = {**_curve_params(measure, job, from_step, to_step), "format": "csv"}
-        return self._http.send("GET", f"/v1/series/{_id(series)}/curve", params=params).text
+        return self._http.send("GET", f"/v1/series/{ident(series)}/curve", params=params).text
 
     def transitions(self, series: str | Series, job: str | Job | None = None) -> list[Stage]:
         """The transitions of a series' LLC curve, by step."""
-        return self._stages(f"/v1/series/{_id(series)}/transitions", job)
+        return self._stages(f"/v1/series/{ident(series)}/transitions", job)
 
     def stages(self, series: str | Series, job: str | Job | None = None) -> list[Stage]:
         """Plateaus and transitions, by step."""
-        return self._stages(f"/v1/series/{_id(series)}/stages", job)
+        return self._stages(f"/v1/series/{ident(series)}/stages", job)
+
+    def all_transitions(
+        self,
+        type: Literal["A", "B", "neither"] | None = None,
+        min_probability: float | None = None,
+        *,
+        from_step: int | None = None,
+        to_step: int | None = None,
+        min_delta_llc: float | None = None,
+        family: str | None = None,
+        tags: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Iterator[Transition]:
+        """The transitions of all series, newest first: of each series those of the newest job that has read its stages.
+
+        type: the type they have; with min_probability, the type that is so likely (without a type: A or B). from_step,
+        to_step: they reach into these. min_delta_llc: the LLC rises or falls by so much. family: of the model. tags:
+        their series has all of these.
+        """
+        return self._pages(
+            "/v1/transitions",
+            Transition,
+            type=type,
+            min_probability=min_probability,
+            from_step=from_step,
+            to_step=to_step,
+            min_delta_llc=min_delta_llc,
+            family=family,
+            tag=[f"{name}:{value if isinstance(value, str) else json.dumps(value)}" for name, value in tags.items()],
+        )
 
     def _stages(self, path: str, job: str | Job | None) -> list[Stage]:
-        answer = self._http.json("GET", path, params={"job": _id(job) if job is not None else None})
+        answer = self._http.json("GET", path, params={"job": ident(job) if job is not None else None})
         return [Stage.model_validate(stage) for stage in answer["data"]]
-
-    # Webhooks ---------------------------------------------------------------------------------------------------------
-
-    def create_webhook(self, url: str, events: Sequence[str] = ("*",), description: str = "") -> MadeWebhook:
-        """Have an address told of events, such as 'job.succeeded'; by default of all.
-
-        Keep its `secret`, which is shown this once: `lambdahat.verify_webhook` asks for it.
-        """
-        body = {"url": url, "events": list(events), "description": description}
-        # Not by `_post`: the server keeps no answer that has a secret in it, so this is not done once for each key.
-        return MadeWebhook.model_validate(self._http.json("POST", "/v1/webhooks", json=body))
-
-    def webhook(self, webhook: str | Webhook) -> Webhook:
-        """The webhook with this id, as it is now."""
-        return self._get(f"/v1/webhooks/{_id(webhook)}", Webhook)
-
-    def list_webhooks(self) -> Iterator[Webhook]:
-        """All webhooks, newest first."""
-        return self._pages("/v1/webhooks", Webhook)
-
-    def update_webhook(
-        self,
-        webhook: str | Webhook,
-        url: str | None = None,
-        events: Sequence[str] | None = None,
-        description: str | None = None,
-        enabled: bool | None = None,
-    ) -> Webhook:
-        """Give a webhook another address, other events or another description; disable it, or enable it again."""
-        changes = {"url": url, "events": events and list(events), "description": description, "enabled": enabled}
-        body = {field: value for field, value in changes.items() if value is not None}
-        answer = self._http.json("PATCH", f"/v1/webhooks/{_id(webhook)}", json=body, idempotent=True)
-        return Webhook.model_validate(answer)
-
-    def delete_webhook(self, webhook: str | Webhook) -> None:
-        """Delete a webhook with its deliveries."""
-        self._http.send("DELETE", f"/v1/webhooks/{_id(webhook)}")
-
-    def rotate_webhook_secret(self, webhook: str | Webhook) -> MadeWebhook:
-        """Give a webhook another secret. The one before it signs as well for another 24 hours."""
-        return MadeWebhook.model_validate(self._http.json("POST", f"/v1/webhooks/{_id(webhook)}/rotate-secret"))
-
-    def test_webhook(self, webhook: str | Webhook) -> Delivery:
-        """Send a `webhook.test`; its state tells later what came of it."""
-        return Delivery.model_validate(self._http.json("POST", f"/v1/webhooks/{_id(webhook)}/test"))
-
-    def list_deliveries(self, webhook: str | Webhook) -> Iterator[Delivery]:
-        """What a webhook was told in the last 30 days, or is to be, newest first."""
-        return self._pages(f"/v1/webhooks/{_id(webhook)}/deliveries", Delivery)
-
-    def retry_delivery(self, webhook: str | Webhook, delivery: str | Delivery) -> Delivery:
-        """Send a delivery again, now, under the same id."""
-        path = f"/v1/webhooks/{_id(webhook)}/deliveries/{_id(delivery)}/retry"
-        return self._post(path, Delivery, None, idempotent=True)
-
-    # ------------------------------------------------------------------------------------------------------------------
-
-    def _get(self, path: str, kind: type[T]) -> T:
-        return kind.model_validate(self._http.json("GET", path))
-
-    def _post(self, path: str, kind: type[T], body: Any, *, idempotent: bool = False) -> T:
-        """idempotent: by its nature; otherwise by a key, under which the server does it once."""
-        headers = {} if idempotent else {"Idempotency-Key": uuid.uuid4().hex}
-        return kind.model_validate(self._http.json("POST", path, json=body, idempotent=True, headers=headers))
-
-    def _pages(self, path: str, kind: type[T], **params: Any) -> Iterator[T]:
-        after: str | None = None
-        while True:
-            page = self._http.json("GET", path, params={**params, "limit": 100, "after": after})
-            yield from map(kind.model_validate, page["data"])
-            after = page["next"]
-            if not page["has_more"]:
-                return
-
-
-def _id(reference: str | Resource) -> str:
-    return reference if isinstance(reference, str) else reference.id
 
 
 def _draws_path(job: str | Job, checkpoint: str | Checkpoint) -> str:
-    return f"/v1/jobs/{_id(job)}/draws/{_id(checkpoint)}"
+    return f"/v1/jobs/{ident(job)}/draws/{ident(checkpoint)}"
 
 
 def _curve_params(
@@ -413,7 +344,7 @@ def _curve_params(
 ) -> dict[str, Any]:
     return {
         "measure": measure,
-        "job": _id(job) if job is not None else None,
+        "job": ident(job) if job is not None else None,
         "from_step": from_step,
         "to_step": to_step,
     }

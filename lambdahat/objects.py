@@ -199,17 +199,39 @@ class Curve(Object):
 class Stage(Object):
     """A stretch of training: a plateau of the LLC, or a transition between two.
 
-    type: 'A' (the loss falls, the LLC rises), 'B' (the LLC falls, the loss changes only slightly) or null (neither).
+    type: 'A' (the loss falls, the LLC rises), 'B' (the LLC falls, the loss changes only slightly) or null (neither, or
+    not sure). …_low, …_high: 90 % intervals of both ends; probabilities: of a transition's types.
     """
 
     id: str
     type: Literal["A", "B"] | None
     from_step: int
+    from_step_low: int | None = None
+    from_step_high: int | None = None
     to_step: int
+    to_step_low: int | None = None
+    to_step_high: int | None = None
+    probability_a: float | None = None
+    probability_b: float | None = None
+    probability_neither: float | None = None
     delta_loss: Quantity
     delta_llc: Quantity
     details: dict[str, Any]
     kind: Literal["transition", "plateau"] = "transition"
+
+    @property
+    def probability(self) -> float | None:
+        """Of its type; of neither A nor B, where it has none."""
+        return {"A": self.probability_a, "B": self.probability_b, None: self.probability_neither}[self.type]
+
+
+class Transition(Stage):
+    """A transition among those of all series, and where it is."""
+
+    series: str
+    series_name: str
+    family: str
+    job: str
 
 
 class Event(Object):

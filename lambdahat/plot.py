@@ -84,8 +84,8 @@ def check_picture(path: str | Path) -> Path:
 def draw(curve: "Curve", transitions: "Sequence[Stage]", path: str | Path, title: str = "") -> Path:
     """Draw a curve with its transitions into a file: PNG, SVG or PDF, by the name's end. Returns the path.
 
-    Bands are 95 % intervals (± 1.96 standard errors); hollow points are those whose verdict is not 'ok';
-    a cross at the foot marks a step without a finite number.
+    Bands are 95 % intervals (± 1.96 standard errors), bars on top the 90 % intervals of transitions' ends; hollow
+    points are those whose verdict is not 'ok'; a cross at the foot marks a step without a finite number.
     Raises: LambdahatError if there is nothing to draw.
     """
     path = check_picture(path)
@@ -157,8 +157,15 @@ def _shade(axes: "Axes", transitions: "Sequence[Stage]") -> None:
 
 
 def _label(axes: "Axes", transitions: "Sequence[Stage]") -> None:
-    """The type of every transition, over its shade."""
+    """The type of every transition, over its shade, and the 90 % intervals of its ends."""
     for transition in transitions:
+        for low, high in (
+            (transition.from_step_low, transition.from_step_high),
+            (transition.to_step_low, transition.to_step_high),
+        ):
+            if low is not None and high is not None:
+                line = {"color": TYPE_COLOURS[transition.type], "linewidth": 2.2, "solid_capstyle": "butt"}
+                axes.plot([low, high], [1, 1], transform=axes.get_xaxis_transform(), clip_on=False, **line)
         middle = np.expm1((np.log1p(transition.from_step) + np.log1p(transition.to_step)) / 2)
         axes.annotate(
             transition.type or "·",

@@ -392,20 +392,26 @@ class MeasureSettings(Frozen):
 class StageSettings(Frozen):
     """How a curve is read into plateaus and transitions."""
 
+    step_offset: PositiveFloat = Field(default=1.0, description="c in log(step + c), the axis of curves.")
     min_z: PositiveFloat = Field(
-        default=3.0, description="A change of the LLC counts beyond this many standard errors ..."
+        default=4.0, description="The LLC has turned once it has come back by this many standard deviations ..."
     )
     min_share: Annotated[float, Field(gt=0, lt=1)] = Field(
-        default=0.02, description="... and beyond this share of the whole curve's range."
+        default=0.01, description="... beyond this share of the whole curve's range."
     )
     plateau_share: Annotated[float, Field(gt=0, lt=0.5)] = Field(
         default=0.05,
-        description="A transition starts and ends where this share of its own change is done, and is left.",
+        description="A transition starts where this share of its change is done, and ends where all but it is.",
     )
     slight_loss_share: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.2,
-        description="The loss changes 'only slightly' below this share of its range over the whole run.",
+        description="The loss changes 'only slightly' below this share of its largest change in another transition in "
+        "which the LLC rises; if there is none, of its range over the run.",
     )
+    min_probability: Annotated[float, Field(gt=0.5, le=1)] = Field(
+        default=0.9, description="A transition has a type that is at least so likely."
+    )
+    seed: int = Field(default=0, ge=0, lt=2**63, description="Of the paths drawn from the curve's posterior.")
 
 
 MAX_SHARD_NUMBERS = 250_000_000

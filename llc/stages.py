@@ -1,59 +1,73 @@
-"""A curve of the local learning coefficient read into plateaus and transitions.
+"""A curve of the local learning coefficient read into plateaus and transitions, with probabilities and intervals.
 
-The method, in x = log(step + 1); y the LLC, s its standard error:
+The method, in x = log(step + c):
 
-1. *Bands.* Every checkpoint has a band y ± k s. With z the `min_z` of the settings and p its two-sided tail, k is such
-   that two equal bands just part at Φ⁻¹(1 − p/(n(n − 1))) combined standard errors: the z of one comparison, made as
-   strict for all the n(n − 1)/2 of a curve together. A standard error from a handful of chains is small by luck at
-   times, so no s is smaller than the median around it, of nine checkpoints, × 1.13.
-2. *Turning points* (hysteresis). A rise or fall counts once a band lies wholly beyond the best band so far the other
-   way, and beyond it by `min_share` of the curve's range. A wide band is beyond nothing: a noisy point makes no turn.
-3. *Moves.* Between two turning points the curve goes one way, from level to level. The transition runs from the last
-   checkpoint still at the old level to the first one at the new: within `plateau_share` of the change, or within the
-   noise, 2 s. What lies between transitions is a plateau; its level is the mean, weighted by 1/s², of its checkpoints
-   that are that near to it, by the smaller of the changes beside it.
-4. *Near-plateaus.* A move with a flat part i … j is two transitions: with b the mean slope of the slower of its two
-   sides, |y_j − y_i| < b (x_j − x_i)/3, and what is missing, b (x_j − x_i) − |y_j − y_i|, is beyond the noise as in 1;
-   each side changes by `min_share`, and the flat part lasts a tenth of that side or more.
-5. *Types.* A: the LLC rises and the loss falls. B: the LLC falls and the loss changes slightly: by no more than
-   `slight_loss_share` of its range over the whole run, or not beyond its error. Neither: no type, and the reason.
-
-Errors of differences add in squares, as if checkpoints were independent; with noise shared between them that is
-cautious.
+1. *Paths.* Draws of the LLC's curve and of the loss's from their posteriors (`llc.smoothing`). All that follows is done
+   on paths; a probability is a share of them, an error their standard deviation, an interval their quantiles.
+2. *Turning points* (hysteresis on the mean path). The curve has turned once it has come back from its extreme since the
+   last turn by more than δ = `min_share` of its range, beyond `min_z` standard deviations of that difference.
+3. *Levels and ends.* Between two turning points the curve goes one way, from level to level. A transition starts where
+   `plateau_share` of its change is done for the last time before its middle, and ends where all but that share is done
+   for the first time after. What lies between two transitions is a plateau; its level is the path's mean where that is
+   within `plateau_share` of the smaller change beside it.
+4. *Near-plateaus.* A move with a flat part a … b inside is two transitions: in half of the paths or more the slope
+   there is less than half of the slower side's, each side changes by δ, and the part lasts a tenth of that side or
+   more. The flattest parts are taken first.
+5. *Types*, path by path. A: the LLC rises by δ and the loss falls. B: the LLC falls by δ and the loss changes only
+   slightly: by at most `slight_loss_share` of the largest change of the loss in another transition in which the LLC
+   rises, or, without one, of its range over the run; or by less than `UNSEEN_LOSS` standard errors of a checkpoint's
+   loss. Neither: all else. A transition has a type that has `min_probability`.
+6. *Intervals* of both ends hold 90 %. What happens between two checkpoints nobody sees, and a path's shape there is the
+   process's, not the network's: so each side of an interval is made wider by `WIDENING`, and, in squares, by `UNSEEN`
+   of the checkpoints' distance. The two numbers were set on planted curves; `make bench-stages` tests them on others.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
-from math import erfc, sqrt
-from statistics import NormalDist
-from typing import Literal
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from llc.moves import Moves, fit_moves, turning_points
 from llc.settings import StageSettings
+from llc.smoothing import Floats, Paths, SharedNoise, shared_noise, smooth
 
-Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Type = Literal["A", "B"]
 
-FLAT_SHARE = 1 / 3  # of the slope beside it, below which a part of a move is flat
+LIKELY = 0.5
+FLAT_SHARES = (1 / 8, 1 / 4, 1 / 2)  # of the slope beside it, below which a part of a move is flat
 FLAT_LENGTH = 0.1  # of the side, in x, which a flat part has to last
+FLAT_CANDIDATES = 50  # ends of flat parts that are tried in a move
+INTERVAL = (0.05, 0.95)
+WIDENING = 1.2
+UNSEEN = 0.3
+UNSEEN_LOSS = 2.0
 MEDIAN_ERROR = 1.13  # four chains' standard errors have a median of 1/1.13 of the true one: √(median of χ²₃ / 3)
-NOISE = 2.0  # standard errors within which a checkpoint is still at a level
+OWN_DOF, AROUND_DOF = 3, 8  # what a point's own standard error counts for, and the median of those around it
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A stretch of training, between two checkpoints of the curve.
+    """A stretch of training: a plateau, or a transition between two.
 
-    Changes are from `from_step` to `to_step`; a transition's ΔLLC is between the levels of the plateaus at its ends.
-    None where the curve does not say. details: numbers behind the reading, such as a plateau's level.
+    from_step and to_step are medians of the paths, low … high hold 90 % of them; probabilities are of a transition's
+    types. A transition's ΔLLC is between the levels of the plateaus at its ends, all other changes are from start to
+    end. None where the curve does not say. details: numbers behind the reading, such as a plateau's level.
     """
 
     kind: Literal["plateau", "transition"]
-    type: Literal["A", "B"] | None
+    type: Type | None
     from_step: int
+    from_step_low: int
+    from_step_high: int
     to_step: int
+    to_step_low: int
+    to_step_high: int
+    probability_a: float | None
+    probability_b: float | None
+    probability_neither: float | None
     delta_llc: float
     delta_llc_std_error: float
     delta_loss: float | None
@@ -62,260 +76,241 @@ class Stage:
     details: dict[str, float] = field(default_factory=dict)
 
 
-def read_stages(
-    steps: Sequence[int],
-    llc: Sequence[float | None],
-    llc_std_error: Sequence[float | None],
-    loss: Sequence[float | None],
-    loss_std_error: Sequence[float | None],
-    settings: StageSettings,
-) -> list[Stage]:
-    """The plateaus and transitions of a curve, in the order of training; a plateau of one checkpoint is not listed.
-
-    steps: increasing. None, NaN or infinity where a checkpoint has no value: it is left out. Without three checkpoints
-    that have an LLC and its error, there are no stages.
-    """
-    curve = _Curve.clean(steps, llc, llc_std_error, loss, loss_std_error, settings)
-    if curve is None:
-        return []
-    return _stages(curve, _moves(curve, settings), settings)
-
-
 @dataclass(frozen=True)
-class _Curve:
-    steps: list[int]
-    x: Floats
-    y: Floats
-    s: Floats
+class Curve:
+    """What stages are read from, a row a checkpoint, by increasing step; NaN or infinity where there is no value.
+
+    per_chain: (checkpoints, chains), the chains' own LLCs, from which the noise that neighbours share is known.
+    """
+
+    step: Ints
+    llc: Floats
+    llc_std_error: Floats
     loss: Floats
-    loss_s: Floats
-    z: float  # standard errors that a difference between two checkpoints has to exceed
+    loss_std_error: Floats
+    per_chain: Floats | None = None
 
     @staticmethod
-    def clean(
-        steps: Sequence[int],
+    def of(
+        step: Sequence[int],
         llc: Sequence[float | None],
         llc_std_error: Sequence[float | None],
         loss: Sequence[float | None],
         loss_std_error: Sequence[float | None],
-        settings: StageSettings,
-    ) -> "_Curve | None":
-        y, s, loss_, loss_s = (np.array(a, dtype=np.float64) for a in (llc, llc_std_error, loss, loss_std_error))
-        keep = np.isfinite(y) & np.isfinite(s)
-        kept = np.asarray(steps, dtype=np.int64)[keep]
-        n = len(kept)
-        if n < 3:
+        per_chain: Sequence[Sequence[float | None] | None] | None = None,
+    ) -> "Curve":
+        """From lists, as JSON has them: None where there is no value. Chains count where all points have as many."""
+        chains = max((len(row) for row in per_chain or () if row), default=0)
+        rows = [row if row and len(row) == chains else [None] * chains for row in per_chain or ()]
+        return Curve(
+            np.array(step, dtype=np.int64),
+            np.array(llc, dtype=np.float64),
+            np.array(llc_std_error, dtype=np.float64),
+            np.array(loss, dtype=np.float64),
+            np.array(loss_std_error, dtype=np.float64),
+            np.array(rows, dtype=np.float64) if chains else None,
+        )
+
+    def where(self, keep: NDArray[np.bool_]) -> "Curve":
+        """Some of the checkpoints."""
+        columns = {column.name: getattr(self, column.name) for column in fields(self)}
+        return replace(self, **{name: column[keep] for name, column in columns.items() if column is not None})
+
+
+def read_stages(curve: Curve, settings: StageSettings) -> list[Stage]:
+    """The plateaus and transitions of a curve, in the order of training, end to end.
+
+    A checkpoint without an LLC and its error is left out; without three that have them, there are no stages.
+    """
+    curve = curve.where(np.isfinite(curve.llc) & np.isfinite(curve.llc_std_error))
+    if len(curve.step) < 3:
+        return []
+    return _Reading(curve, settings).stages()
+
+
+def _errors(curve: Curve) -> Floats:
+    """Standard errors of the LLC. One from a handful of chains is small or large by luck: the median of those around it
+    counts as well. Errors of zero have weights too.
+    """
+    s = curve.llc_std_error
+    around = np.lib.stride_tricks.sliding_window_view(np.pad(s, 4, constant_values=np.nan), 9)
+    usual = MEDIAN_ERROR * np.nanmedian(around, axis=1)
+    pooled = np.sqrt((OWN_DOF * s**2 + AROUND_DOF * usual**2) / (OWN_DOF + AROUND_DOF))
+    return np.maximum(pooled, max(1e-6 * float(np.ptp(curve.llc)), 1e-100))
+
+
+class _Reading:
+    """Of one curve."""
+
+    def __init__(self, curve: Curve, settings: StageSettings) -> None:
+        self.curve, self.settings = curve, settings
+        self.x = np.log(curve.step + settings.step_offset)
+        generator = np.random.default_rng(settings.seed)
+        shared = SharedNoise() if curve.per_chain is None else shared_noise(curve.per_chain)
+        self.llc = smooth(self.x, curve.llc, _errors(curve), shared, generator)
+        self.least = settings.min_share * float(np.ptp(self.llc.value.mean(axis=0)))
+        self.loss = self._loss(generator)
+        self.loss_span = float(np.ptp(self.loss.value.mean(axis=0))) if self.loss else np.nan
+        self.unseen_loss = UNSEEN_LOSS * float(np.nanmedian(curve.loss_std_error)) if self.loss else np.nan
+        self.moves = self._moves()
+
+    def _loss(self, generator: np.random.Generator) -> Paths | None:
+        """Paths of the loss, at the LLC's x; None where it is known at fewer than three checkpoints."""
+        loss, s = self.curve.loss, self.curve.loss_std_error
+        known = np.isfinite(loss) & np.isfinite(s)
+        if known.sum() < 3:
             return None
-        around = np.lib.stride_tricks.sliding_window_view(np.pad(s[keep], 4, constant_values=np.nan), 9)
-        least = max(1e-9 * np.ptp(y[keep]), 1e-100)  # errors of zero have weights too
-        tail = max(erfc(settings.min_z / sqrt(2)) / (n * (n - 1)), 1e-300)
-        return _Curve(
-            [int(step) for step in kept],
-            np.log1p(kept),
-            y[keep],
-            np.maximum(np.maximum(s[keep], MEDIAN_ERROR * np.nanmedian(around, axis=1)), least),
-            np.where(np.isfinite(loss_), loss_, np.nan)[keep],
-            loss_s[keep],
-            max(settings.min_z, -NormalDist().inv_cdf(tail)),
-        )
+        s = np.maximum(s[known], max(1e-6 * float(np.ptp(loss[known])), 1e-100))
+        return smooth(self.x[known], loss[known], s, SharedNoise(), generator)
 
-    def level(self, first: int, last: int, near: float, within: float) -> tuple[float, float]:
-        """Mean LLC, weighted by 1/s², of those of the checkpoints first … last that are near a level, within so much or
-        within the noise; and its standard error.
-        """
-        y, s = self.y[first : last + 1], self.s[first : last + 1]
-        weight = (np.abs(y - near) <= np.maximum(within, NOISE * s)) / s**2
-        if not weight.any():
-            weight = 1 / s**2
-        return float(np.average(y, weights=weight)), float(weight.sum() ** -0.5)
+    def _moves(self) -> Moves:
+        """One between every two turning points, and more where a move has a near-plateau."""
+        points = turning_points(self.llc.at_points, self.least, self.settings.min_z)
+        points = [point * self.llc.stride for point in points]
+        while True:
+            moves = fit_moves(self.llc, points, self.settings.plateau_share)
+            flat = {at for move in range(moves.count) if (at := self._flat_part(moves, move)) is not None}
+            if flat <= set(points):
+                return moves
+            points = sorted(flat.union(points))
 
-    def delta_loss(self, first: int, last: int) -> tuple[float, float] | None:
-        """Change of the loss and its standard error, if known at both ends."""
-        delta = float(self.loss[last] - self.loss[first])
-        error = float(np.hypot(self.loss_s[first], self.loss_s[last]))
-        return (delta, error) if np.isfinite(delta) and np.isfinite(error) else None
-
-
-@dataclass(frozen=True)
-class _Move:
-    """A change from one level to another: the first and last of its checkpoints, the levels and their errors."""
-
-    first: int
-    last: int
-    before: tuple[float, float]
-    after: tuple[float, float]
-
-    @property
-    def change(self) -> float:
-        return self.after[0] - self.before[0]
-
-
-def _turning_points(curve: _Curve, min_share: float) -> list[int]:
-    """The checkpoints between which the curve goes one way; none if it goes nowhere."""
-    half = curve.z / sqrt(2) * curve.s
-    low, high = curve.y - half, curve.y + half
-    top, bottom = int(np.argmax(low)), int(np.argmin(high))
-    if low[top] <= high[bottom]:
-        return []
-    least = min_share * (curve.y[top] - curve.y[bottom])
-
-    def parted(above: int, below: int) -> bool:
-        return bool(low[above] > high[below] and curve.y[above] - curve.y[below] > least)
-
-    points: list[int] = []
-    rising: bool | None = None
-    top = bottom = 0  # since the last turning point
-    for i in range(len(curve.y)):
-        if low[i] > low[top]:
-            top = i
-        if high[i] < high[bottom]:
-            bottom = i
-        if rising is not False and parted(top, i):
-            points.append(top)
-            rising, bottom = False, i
-        elif rising is not True and parted(i, bottom):
-            points.append(bottom)
-            rising, top = True, i
-    return [*points, top if rising else bottom]
-
-
-def _moves(curve: _Curve, settings: StageSettings) -> list[_Move]:
-    """One move between every two turning points, and more where a move has a near-plateau."""
-    points = _turning_points(curve, settings.min_share)
-    while points:
-        moves = _fit(curve, points, settings.plateau_share)
-        flat = [middle for move in moves if (middle := _flat_part(curve, move, settings)) is not None]
-        if not flat:
-            return moves
-        points = sorted(points + flat)
-    return []
-
-
-def _fit(curve: _Curve, points: list[int], plateau_share: float) -> list[_Move]:
-    """A move between every two of the points, its ends trimmed to where it leaves and reaches its levels."""
-    levels = [(float(curve.y[point]), float(curve.s[point])) for point in points]
-    moves: list[_Move] = []
-    for _ in range(4):  # levels give ends, and ends better levels
-        moves = [
-            _trim(curve, _Move(*ends, *around), plateau_share)
-            for ends, around in zip(pairwise(points), pairwise(levels), strict=True)
-        ]
-        starts, stops = [0, *(move.last for move in moves)], [*(move.first for move in moves), len(curve.y) - 1]
-        changes = pairwise([np.inf, *(abs(move.change) for move in moves), np.inf])
-        levels = [
-            curve.level(*ends, near=level, within=plateau_share * min(beside))
-            for *ends, (level, _), beside in zip(starts, stops, levels, changes, strict=True)
-        ]
-    return [_Move(move.first, move.last, *around) for move, around in zip(moves, pairwise(levels), strict=True)]
-
-
-def _trim(curve: _Curve, move: _Move, plateau_share: float) -> _Move:
-    inside = np.arange(move.first, move.last + 1)
-    tolerance = np.maximum(plateau_share * abs(move.change), NOISE * curve.s[inside])
-    tells = tolerance < abs(move.change) / 2  # a checkpoint too noisy to be at one level only is at neither
-    at_old = inside[tells & (np.abs(curve.y[inside] - move.before[0]) <= tolerance)]
-    first = int(at_old.max(initial=move.first))
-    at_new = inside[tells & (np.abs(curve.y[inside] - move.after[0]) <= tolerance) & (inside > first)]
-    return _Move(first, int(at_new.min(initial=move.last)), move.before, move.after)
-
-
-def _flat_part(curve: _Curve, move: _Move, settings: StageSettings) -> int | None:
-    """The middle checkpoint of the move's clearest near-plateau, if it has one."""
-    x, y, s = curve.x, curve.y * np.sign(move.change), curve.s
-    first, last = move.first, move.last
-    i, j = (first + 1 + inside for inside in np.triu_indices(last - first - 1, k=1))  # all pairs
-    change_in, change, change_out = y[i] - y[first], y[j] - y[i], y[last] - y[j]
-    ratio_in, ratio_out = (x[j] - x[i]) / (x[i] - x[first]), (x[j] - x[i]) / (x[last] - x[j])
-    slow_in = change_in * ratio_in < change_out * ratio_out
-    # What i … j would have covered at the slope of its slower side: linear in the side's far end, its near end and the
-    # flat part's other end.
-    ratio = np.where(slow_in, ratio_in, ratio_out)
-    expected = np.where(slow_in, change_in * ratio_in, change_out * ratio_out)
-    far, near, other = (
-        np.where(slow_in, s[first], s[last]),
-        np.where(slow_in, s[i], s[j]),
-        np.where(slow_in, s[j], s[i]),
-    )
-    missing = expected - np.abs(change)
-    flat = (
-        (missing > curve.z * np.sqrt((ratio * far) ** 2 + ((1 + ratio) * near) ** 2 + other**2))
-        & (np.abs(change) < FLAT_SHARE * expected)
-        & (ratio > FLAT_LENGTH)
-        & (np.minimum(change_in, change_out) > settings.min_share * np.ptp(y))
-    )
-    if not flat.any():
+    def _flat_part(self, moves: Moves, move: int) -> int | None:
+        """The place, among the paths' x, of the middle of a move's flattest part, if it has one."""
+        x, y = self.llc.x, self.llc.value * moves.directions[move]
+        first, last = np.searchsorted(x, np.median(moves.ends[:, :, move], axis=1)).clip(0, len(x) - 1)
+        places = np.unique(np.linspace(first, last, min(last - first + 1, FLAT_CANDIDATES)).round().astype(int))
+        if len(places) < 4:
+            return None
+        i, j = np.triu_indices(len(places) - 2, k=1)
+        x, y, i, j = x[places], y[:, places], i + 1, j + 1
+        change_in, change, change_out = y[:, i] - y[:, :1], np.abs(y[:, j] - y[:, i]), y[:, -1:] - y[:, j]
+        slope_in, slope_out = change_in / (x[i] - x[0]), change_out / (x[-1] - x[j])
+        slower, length = np.minimum(slope_in, slope_out), x[j] - x[i]
+        side = np.where(slope_in < slope_out, x[i] - x[0], x[-1] - x[j])
+        fair = (np.minimum(change_in, change_out) > self.least) & (length > FLAT_LENGTH * side)
+        for share in FLAT_SHARES:
+            is_flat = (fair & (change < share * slower * length)).mean(axis=0) >= LIKELY
+            if is_flat.any():
+                missing = (slower * length - change).mean(axis=0)
+                best = int(np.argmax(np.where(is_flat, missing, -np.inf)))
+                return int(places[i[best]] + places[j[best]]) // 2
         return None
-    best = int(np.argmax(np.where(flat, missing, -np.inf)))
-    return int(i[best] + j[best]) // 2
 
+    def stages(self) -> list[Stage]:
+        """Plateaus and transitions, end to end."""
+        first, last = (np.full(len(self.llc.value), end) for end in self.x[[0, -1]])
+        stages: list[Stage] = []
+        start = first
+        for move in range(self.moves.count):
+            stages += self._plateau(start, self.moves.ends[0, :, move], self.moves.levels[:, move])
+            stages.append(self._transition(move))
+            start = self.moves.ends[1, :, move]
+        return stages + self._plateau(start, last, self.moves.levels[:, -1])
 
-def _stages(curve: _Curve, moves: list[_Move], settings: StageSettings) -> list[Stage]:
-    stages: list[Stage] = []
-    at = 0
-    for move in moves:
-        stages += _plateau(curve, at, move.first)
-        stages.append(_transition(curve, move, settings))
-        at = move.last
-    return stages + _plateau(curve, at, len(curve.y) - 1)
+    def _plateau(self, start: Floats, stop: Floats, level: Floats) -> list[Stage]:
+        place = self._place(start, stop)
+        if place["from_step"] >= place["to_step"]:
+            return []
+        lengths = np.maximum(stop - start, 1e-9)
+        change = (self.llc.at(stop[:, None]) - self.llc.at(start[:, None]))[:, 0]
+        changes = abs(change.mean()) > self.settings.min_z * change.std() and abs(change.mean()) > self.least
+        words = f"changes by {abs(change.mean()):.3g}" if changes else "does not change beyond its noise"
+        slope = change / lengths
+        details = {
+            "llc": float(level.mean()),
+            "llc_std_error": float(level.std()),
+            "slope": float(np.median(slope)),
+            "slope_std_error": float(np.subtract(*np.percentile(slope, [84, 16])) / 2),
+        }
+        return [
+            Stage(
+                kind="plateau",
+                type=None,
+                **place,
+                **_none_of(PROBABILITIES),
+                **_moments("delta_llc", change),
+                **_moments("delta_loss", self._loss_change(start, stop)),
+                reason=f"from its start to its end the LLC {words}",
+                details=details,
+            )
+        ]
 
-
-def _plateau(curve: _Curve, first: int, last: int) -> list[Stage]:
-    if first == last:
-        return []
-    delta_loss, delta_loss_s = curve.delta_loss(first, last) or (None, None)
-    level, level_s = curve.level(first, last, near=0.0, within=np.inf)
-    delta, delta_s = float(curve.y[last] - curve.y[first]), float(np.hypot(curve.s[first], curve.s[last]))
-    changes = f"changes by {abs(delta):.3g}" if abs(delta) > curve.z * delta_s else "does not change beyond its noise"
-    return [
-        Stage(
-            "plateau",
-            None,
-            curve.steps[first],
-            curve.steps[last],
-            delta,
-            delta_s,
-            delta_loss,
-            delta_loss_s,
-            f"from its first checkpoint to its last the LLC {changes}",
-            {"llc": level, "llc_std_error": level_s},
+    def _transition(self, move: int) -> Stage:
+        start, stop = self.moves.ends[:, :, move]
+        change, loss = self.moves.changes[:, move], self._loss_change(start, stop)
+        type_, probabilities, reason = self._judge(move, loss)
+        before, after = self.moves.levels[:, move], self.moves.levels[:, move + 1]
+        return Stage(
+            kind="transition",
+            type=type_,
+            **self._place(start, stop),
+            **probabilities,
+            **_moments("delta_llc", change),
+            **_moments("delta_loss", loss),
+            reason=reason,
+            details={"llc_before": float(before.mean()), "llc_after": float(after.mean())},
         )
-    ]
+
+    def _place(self, start: Floats, stop: Floats) -> dict[str, int]:
+        """Steps of both ends, and of their intervals."""
+        steps: dict[str, int] = {}
+        for name, end in (("from_step", start), ("to_step", stop)):
+            middle, low, high = (float(np.quantile(end, share)) for share in (0.5, *INTERVAL))
+            if low < high:
+                after = int(np.clip(np.searchsorted(self.x, middle), 1, len(self.x) - 1))
+                unseen = UNSEEN * (self.x[after] - self.x[after - 1])
+                low = middle - np.hypot(WIDENING * (middle - low), unseen)
+                high = middle + np.hypot(WIDENING * (high - middle), unseen)
+            steps |= {name: self._step(middle), f"{name}_low": self._step(low), f"{name}_high": self._step(high)}
+        return steps
+
+    def _step(self, x: float) -> int:
+        return int(np.clip(round(np.exp(x) - self.settings.step_offset), *self.curve.step[[0, -1]]))
+
+    def _loss_change(self, start: Floats, stop: Floats) -> Floats | None:
+        """From start to stop, path by path; None where the loss is not known there."""
+        if self.loss is None or np.median(start) < self.loss.x[0] or np.median(stop) > self.loss.x[-1]:
+            return None
+        return np.diff(self.loss.at(np.stack([start, stop], axis=1)), axis=1)[:, 0]
+
+    def _judge(self, move: int, loss: Floats | None) -> tuple[Type | None, dict[str, float | None], str]:
+        """A transition's type, the probability of each, and why."""
+        change = self.moves.changes[:, move]
+        rises = "the LLC rises" if np.median(change) > 0 else "the LLC falls"
+        if loss is None:
+            return None, _none_of(PROBABILITIES), f"{rises}; the loss, with its error, is not known at both ends"
+        yardstick = self._yardstick(move)
+        a = float(np.mean((change > self.least) & (loss < 0)))
+        slight = np.maximum(self.settings.slight_loss_share * yardstick, self.unseen_loss)
+        b = float(np.mean((change < -self.least) & (np.abs(loss) <= slight)))
+        probabilities: dict[str, float | None] = dict(zip(PROBABILITIES, (a, b, 1 - a - b), strict=True))
+        type_: Type | None = "A" if a >= self.settings.min_probability else None
+        type_ = "B" if b >= self.settings.min_probability else type_
+        if np.median(change) > 0:
+            falls = float(np.mean(loss < 0))
+            return type_, probabilities, f"{rises} and the loss falls, in {falls:.1%} of the paths"
+        share = float(np.median(np.abs(loss) / yardstick))
+        slightly = f"slightly in {b:.1%} of the paths"
+        return type_, probabilities, f"{rises} and the loss changes by {share:.1%} of its change elsewhere: {slightly}"
+
+    def _yardstick(self, move: int) -> Floats:
+        """The largest change of the loss in another transition in which the LLC rises; without one, its range."""
+        largest = np.zeros(len(self.llc.value))
+        for other in range(self.moves.count):
+            loss = self._loss_change(*self.moves.ends[:, :, other])
+            if other != move and loss is not None:
+                largest = np.maximum(largest, np.where(self.moves.changes[:, other] > self.least, np.abs(loss), 0))
+        return np.where(largest > 0, largest, self.loss_span)
 
 
-def _transition(curve: _Curve, move: _Move, settings: StageSettings) -> Stage:
-    changed = curve.delta_loss(move.first, move.last)
-    delta_loss, delta_loss_s = changed or (None, None)
-    type_, reason = _classify(curve, move.change, changed, settings)
-    return Stage(
-        "transition",
-        type_,
-        curve.steps[move.first],
-        curve.steps[move.last],
-        move.change,
-        float(np.hypot(move.before[1], move.after[1])),
-        delta_loss,
-        delta_loss_s,
-        reason,
-        {"llc_before": move.before[0], "llc_after": move.after[0]},
-    )
+PROBABILITIES = ("probability_a", "probability_b", "probability_neither")
 
 
-def _classify(
-    curve: _Curve, delta_llc: float, changed: tuple[float, float] | None, settings: StageSettings
-) -> tuple[Literal["A", "B"] | None, str]:
-    """Type A, B or none, and why."""
-    rises = "the LLC rises" if delta_llc > 0 else "the LLC falls"
-    if changed is None:
-        return None, f"{rises}; the loss, with its error, is not known at both ends"
-    delta, error = changed
-    significant = abs(delta) > settings.min_z * error
-    if delta_llc > 0:
-        if delta < 0 and significant:
-            return "A", f"{rises} and the loss falls"
-        return None, f"{rises} but the loss does not fall" + ("" if significant else " beyond its error")
-    if not significant:
-        return "B", f"{rises} and the loss does not change beyond its error"
-    share = abs(delta) / (np.nanmax(curve.loss) - np.nanmin(curve.loss))
-    slight = share <= settings.slight_loss_share
-    words = f"the loss changes by {share:.1%} of its range over the run"
-    return ("B", f"{rises} and {words}") if slight else (None, f"{rises} but {words}: not slightly")
+def _none_of(names: Sequence[str]) -> dict[str, float | None]:
+    return dict.fromkeys(names)
+
+
+def _moments(name: str, values: Floats | None) -> dict[str, Any]:
+    """A change and its standard error."""
+    found = (None, None) if values is None else (float(values.mean()), float(values.std()))
+    return dict(zip((name, f"{name}_std_error"), found, strict=True))

@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 from llc.settings import JobSettings, MeasureSettings
 from store import owners
 from store.jobs import calibrated, event, is_cancelled, lock, settle
-from store.tables import Shard
+from store.tables import Shard, Stage
 
 MAX_BACKOFF_SECONDS = 60.0
 MAX_LOSSES = 20
@@ -33,6 +33,11 @@ _UNHARMED = """
     lease_expires_at = NULL
 """
 """What becomes of a shard that is given back: due at once, and no attempt is counted."""
+
+
+_FOUND = [column.key for column in Stage.__table__.columns if not column.foreign_keys]
+_STAGE, _STAGE_FOUND = ", ".join(_FOUND), ", ".join(f"r.{name}" for name in _FOUND)
+"""What a reading finds of a stage: all but whose it is."""
 
 
 class LeaseLostError(Exception):
@@ -157,7 +162,7 @@ def finish(
         owners.add_owner(session, lease.tenant_id, sha256, size)
     ended = session.execute(
         text(
-            """
+            f"""
             WITH ended AS (
                 UPDATE shards
                 SET state = 'succeeded', work_done = work_total, finished_at = now(), error = NULL,
@@ -172,13 +177,9 @@ def finish(
                 FROM ended e, jsonb_to_recordset(:results) AS r(checkpoint_id text, measure text, quantities jsonb,
                                                                 details jsonb, verdict text, reason text, draws text)
             ), read AS (
-                INSERT INTO stages (id, job_id, ordinal, kind, type, from_step, to_step, delta_loss,
-                                    delta_loss_std_error, delta_llc, delta_llc_std_error, details)
-                SELECT r.id, e.job_id, r.ordinal, r.kind, r.type, r.from_step, r.to_step, r.delta_loss,
-                       r.delta_loss_std_error, r.delta_llc, r.delta_llc_std_error, r.details
-                FROM ended e, jsonb_to_recordset(:stages) AS r(id text, ordinal integer, kind text, type text,
-                    from_step bigint, to_step bigint, delta_loss float8, delta_loss_std_error float8,
-                    delta_llc float8, delta_llc_std_error float8, details jsonb)
+                INSERT INTO stages (job_id, tenant_id, series_id, {_STAGE})
+                SELECT j.id, j.tenant_id, j.series_id, {_STAGE_FOUND}
+                FROM ended e JOIN jobs j ON j.id = e.job_id, jsonb_populate_recordset(NULL::stages, :stages) r
             )
             SELECT count(*) FROM ended
             """

@@ -287,16 +287,29 @@ class Result(Base):
 
 
 class Stage(Base):
-    """A transition or a plateau of a job's LLC curve. kind 'transition' | 'plateau'; type 'A', 'B' or null: neither."""
+    """A transition or a plateau of a job's LLC curve. kind 'transition' | 'plateau'; type 'A', 'B' or null: neither.
+
+    …_low, …_high: 90 % intervals of both ends, null where an older version read the curve; probabilities: of a
+    transition's types, null where the loss is not known.
+    """
 
     __tablename__ = "stages"
     id: Mapped[str] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str] = _tenant()
+    series_id: Mapped[str] = mapped_column(ForeignKey("series.id", ondelete="CASCADE"))
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
     ordinal: Mapped[int] = mapped_column(Integer)
     kind: Mapped[str]
     type: Mapped[str | None]
     from_step: Mapped[int]
+    from_step_low: Mapped[int | None]
+    from_step_high: Mapped[int | None]
     to_step: Mapped[int]
+    to_step_low: Mapped[int | None]
+    to_step_high: Mapped[int | None]
+    probability_a: Mapped[float | None]
+    probability_b: Mapped[float | None]
+    probability_neither: Mapped[float | None]
     delta_loss: Mapped[float | None]
     delta_loss_std_error: Mapped[float | None]
     delta_llc: Mapped[float | None]
@@ -306,6 +319,8 @@ class Stage(Base):
         UniqueConstraint("job_id", "ordinal"),
         CheckConstraint("kind IN ('transition', 'plateau')", name="kind"),
         CheckConstraint("type IN ('A', 'B')", name="type"),
+        Index("ix_stages_series_id_job_id", "series_id", "job_id"),
+        Index("ix_stages_transitions", "tenant_id", "id", postgresql_where=text("kind = 'transition'")),
     )
 
 

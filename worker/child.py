@@ -164,17 +164,9 @@ def shown(quantity: "Quantity") -> dict[str, Any]:
 def stages(request: dict[str, Any], answers: "Answers") -> list[dict[str, Any]]:
     """Plateaus and transitions of a curve: rows of `stages`."""
     from llc.settings import StageSettings
-    from llc.stages import read_stages
+    from llc.stages import Curve, read_stages
 
-    curve = request["curve"]
-    found = read_stages(
-        curve["step"],
-        curve["llc"],
-        curve["llc_std_error"],
-        curve["loss"],
-        curve["loss_std_error"],
-        StageSettings.model_validate(request["stages"]),
-    )
+    found = read_stages(Curve.of(**request["curve"]), StageSettings.model_validate(request["stages"]))
     answers.work(1)
     return [dataclasses.asdict(stage) for stage in found]
 

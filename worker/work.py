@@ -53,18 +53,20 @@ def _others(session: Session, lease: Lease, blobs: BlobStore) -> dict[str, str]:
 
 
 def _curve(session: Session, job_id: str) -> dict[str, list[Any]]:
-    """Steps, LLC and loss with their errors of a job so far, in the order of steps; None where there is no number, or
-    one that says nothing of the checkpoint.
+    """Steps, LLC and loss with their errors of a job so far, and the LLCs of its chains, in the order of steps; None
+    where there is no number, or one that says nothing of the checkpoint: what `llc.stages.Curve.of` takes.
     """
     measured = session.execute(
-        select(Checkpoint.step, Result.quantities, Result.verdict)
+        select(Checkpoint.step, Result.quantities, Result.verdict, Result.details["per_chain"])
         .join(Checkpoint, Checkpoint.id == Result.checkpoint_id)
         .where(Result.job_id == job_id, Result.measure.in_(("llc", "loss")))
     )
     points: dict[int, dict[str, Any]] = {}
-    for step, quantities, verdict in measured:
-        points.setdefault(step, {}).update({} if verdict in VOID else quantities)
+    for step, quantities, verdict, per_chain in measured:
+        chains = {} if per_chain is None else {"per_chain": per_chain}
+        points.setdefault(step, {}).update({} if verdict in VOID else quantities | chains)
     curve: dict[str, list[Any]] = {"step": sorted(points)}
+    curve["per_chain"] = [points[step].get("per_chain") for step in curve["step"]]
     for name in ("llc", "loss"):
         found = [points[step].get(name, {}) for step in curve["step"]]
         curve[name] = [quantity.get("value") for quantity in found]

@@ -265,13 +265,23 @@ function showTransitions(section, stages, job) {
   const meaning = { A: "the loss falls, the LLC rises", B: "the LLC falls, the loss changes only slightly" };
   const rows = stages.map((stage) => h("tr", {},
     h("td", {}, h("span", { className: `type ${stage.type ?? "neither"}` }, stage.type ?? "–")),
-    h("td", { className: "number" }, steps(stage.from_step, stage.to_step)),
+    h("td", { className: "number" }, ...end(stage.from_step, stage.from_step_low, stage.from_step_high)),
+    h("td", { className: "number" }, ...end(stage.to_step, stage.to_step_low, stage.to_step_high)),
     h("td", { className: "number" }, withError(stage.delta_loss.value, stage.delta_loss.std_error)),
     h("td", { className: "number" }, withError(stage.delta_llc.value, stage.delta_llc.std_error)),
-    h("td", { className: "soft" }, meaning[stage.type] ?? "neither A nor B")));
-  const titles = h("tr", {}, h("th", {}, "type"), ...["steps", "Δ loss", "Δ LLC"].map((t) => h("th", { className: "number" }, t)), h("th"));
+    h("td", { className: "number" }, percent(stage[`probability_${stage.type?.toLowerCase() ?? "neither"}`])),
+    h("td", { className: "soft", title: stage.details.reason ?? "" }, meaning[stage.type] ?? "neither A nor B")));
+  const titles = h("tr", {}, h("th", {}, "type"), ...["from step", "to step", "Δ loss", "Δ LLC", "probability"].map((t) => h("th", { className: "number" }, t)), h("th"));
   return clear(section, heading, h("div", { className: "scroll" }, h("table", {}, h("thead", {}, titles), h("tbody", {}, ...rows))));
 }
+
+// A step and its 90 % interval.
+function end(step, low, high) {
+  const interval = low === null || low === high ? "" : ` ${steps(low, high)}`;
+  return [String(step), h("span", { className: "soft", title: "90 % interval" }, interval)];
+}
+
+const percent = (share) => (share === null ? "–" : `${Math.round(100 * share)} %`);
 
 function showSettings(details, settings) {
   const rows = flat(settings).map(([name, value]) => h("tr", {}, h("td", { className: "soft" }, name), h("td", {}, h("code", {}, value))));

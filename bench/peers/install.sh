@@ -4,14 +4,15 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 PYTHON=${PYTHON:-python3}
-# What our torch-free llc.models needs, so that the peers run the same forward passes as we do.
-OURS=(numpy pydantic safetensors)
+# torch first, so that no peer's range can choose another; the rest is what our torch-free llc.models needs, so that the
+# peers run the same forward passes as we do.
+TORCH="torch numpy pydantic safetensors"
 
 install() { # name of the environment, then what pip is to put into it, in order: one call for each
     local env=.venv-peers/$1 packages
     if test -e "$env/.installed"; then return; fi
     test -x "$env/bin/python" || "$PYTHON" -m venv "$env"
-    for packages in "torch ${OURS[*]}" "${@:2}"; do # torch first, so that no peer's range can choose another
+    for packages in "${@:2}"; do
         # shellcheck disable=SC2086 -- words on purpose
         "$env/bin/python" -m pip install --quiet --disable-pip-version-check \
             --constraint bench/peers/constraints.txt $packages
@@ -19,7 +20,9 @@ install() { # name of the environment, then what pip is to put into it, in order
     touch "$env/.installed"
 }
 
-install devinterp13 "devinterp==1.3.2"
-install devinterp20 "devinterp==2.0.1"
+install devinterp13 "$TORCH" "devinterp==1.3.2"
+install devinterp20 "$TORCH" "devinterp==2.0.1"
 # It asks for Python 3.12 because it imports itertools.batched: see README.md.
-install canonical "pandas tqdm" "--no-deps --ignore-requires-python canonical-interp==0.2.7"
+install canonical "$TORCH" "pandas tqdm" "--no-deps --ignore-requires-python canonical-interp==0.2.7"
+# Other ways to find transitions.
+install segmentation "numpy ruptures scikit-learn"

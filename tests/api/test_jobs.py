@@ -2,7 +2,6 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -13,57 +12,11 @@ from sqlalchemy.orm import Session
 
 from llc.settings import JobSettings
 from store import leases
-from store.ids import new_id
 from store.tables import Shard
 from tests.api.lab import Lab, refused
+from tests.api.worked import stage, work
 
 STEPS = (0, 10, 100)
-
-
-def estimate(value: float | None, std_error: float | None = 0.5) -> dict[str, float | None]:
-    return {"value": value, "std_error": std_error}
-
-
-def work(lab: Lab, job: str, llc: Mapping[int, float | None], stages: Sequence[dict[str, Any]] | None = None) -> None:
-    """End every shard of a job that is due as a worker does: with a loss, the given llc, and stages."""
-    steps = {checkpoint["id"]: checkpoint["step"] for checkpoint in _checkpoints(lab, job)}
-    if stages is None:
-        stages = [_stage(0, "plateau", None, 0, 10), _stage(1, "transition", "B", 10, 100)]
-    with Session(lab.engine) as session, session.begin():
-        for shard in session.scalars(select(Shard).where(Shard.job_id == job).order_by(Shard.ordinal)).all():
-            if lease := leases.claim(session, shard.id, "worker", 30):
-                results = [row for checkpoint in lease.checkpoint_ids for row in _results(checkpoint, steps, llc)]
-                leases.finish(session, lease, results, stages if lease.kind == "stages" else [])
-
-
-def _checkpoints(lab: Lab, job: str) -> list[dict[str, Any]]:
-    return lab.get(f"/v1/series/{lab.get(f'/v1/jobs/{job}').json()['series']}/checkpoints").json()["data"]
-
-
-def _results(checkpoint: str, steps: dict[str, int], llc: Mapping[int, float | None]) -> list[dict[str, Any]]:
-    value = llc[steps[checkpoint]]
-    rest = {"checkpoint_id": checkpoint, "details": {"draws": [1, 2]}, "draws": None}
-    verdict, reason = ("good", "") if value is not None else ("diverged", "the chains left")
-    return [
-        {**rest, "measure": "loss", "quantities": {"loss": estimate(0.25)}, "verdict": "good", "reason": ""},
-        {**rest, "measure": "llc", "quantities": {"llc": estimate(value)}, "verdict": verdict, "reason": reason},
-    ]
-
-
-def _stage(ordinal: int, kind: str, type_: str | None, from_step: int, to_step: int) -> dict[str, Any]:
-    return {
-        "id": new_id("stg"),
-        "ordinal": ordinal,
-        "kind": kind,
-        "type": type_,
-        "from_step": from_step,
-        "to_step": to_step,
-        "delta_loss": -0.5,
-        "delta_loss_std_error": None,
-        "delta_llc": 3.25,
-        "delta_llc_std_error": 0.5,
-        "details": {"z": 6.5},
-    }
 
 
 @pytest.fixture
@@ -179,7 +132,7 @@ def test_a_retried_job_runs_again_what_failed_and_nothing_else(lab: Lab, series:
     llc = {0: 1.5, 10: 2.0, 100: 3.0}
     job = lab.job(series, checkpoints_per_shard=1)
     fail(lab, job, 1)
-    work(lab, job, llc, [_stage(0, "plateau", None, 0, 100)])
+    work(lab, job, llc, [stage(0, "plateau", None, 0, 100)])
     failed = lab.get(f"/v1/jobs/{job}").json()
     assert failed["state"] == "failed"
     assert failed["error"]["first"]["code"] == "file_error"
@@ -191,7 +144,7 @@ def test_a_retried_job_runs_again_what_failed_and_nothing_else(lab: Lab, series:
     assert (again.json()["state"], again.json()["error"], again.json()["finished_at"]) == ("queued", None, None)
     measured = [("measure", "succeeded", 1), ("measure", "queued", 0), ("measure", "succeeded", 1)]
     assert states(lab, job) == [*measured, ("stages", "queued", 0)]
-    work(lab, job, llc, [_stage(0, "plateau", None, 0, 100)])
+    work(lab, job, llc, [stage(0, "plateau", None, 0, 100)])
     assert lab.get(f"/v1/jobs/{job}").json()["state"] == "succeeded"
     after = lab.get(f"/v1/jobs/{job}/results").json()["data"]
     assert [row for row in after if row in before] == before

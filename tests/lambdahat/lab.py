@@ -138,7 +138,7 @@ def _stages() -> list[dict[str, Any]]:
     rows = []
     for ordinal, stage in enumerate(curves.TRANSITIONS):
         row = {"id": new_id("stg"), "ordinal": ordinal, "kind": "transition", "details": {}}
-        row |= {name: stage[name] for name in ("type", "from_step", "to_step")}
+        row |= {name: value for name, value in stage.items() if not name.startswith("delta_")}
         for delta in ("delta_loss", "delta_llc"):
             row |= {delta: stage[delta]["value"], f"{delta}_std_error": stage[delta]["std_error"]}
         rows.append(row)

@@ -182,6 +182,13 @@ def test_a_job_from_start_to_curve(client: Client, engine: Engine) -> None:
         ("B", 180, 700),
     ]
     assert [stage.delta_llc.value for stage in client.stages(series, job)] == [197.0, -241.0]
+    client.update_series(series, tags={"seed": 3, "optimizer": "adamw"})
+    (rise,) = client.all_transitions("A", 0.98, tags={"seed": 3, "optimizer": "adamw"})
+    assert (rise.series, rise.job, rise.family) == (series.id, job.id, "mlp")
+    assert (rise.from_step_low, rise.from_step_high, rise.probability) == (9, 13, 0.99)
+    assert [fall.type for fall in client.all_transitions(from_step=100, min_delta_llc=200.0)] == ["B"]
+    assert list(client.all_transitions("neither", family="mlp")) == []
+    assert list(client.all_transitions(tags={"seed": 4})) == []
     results = list(client.results(job))
     assert len(results) == 3 * len(curves.STEPS)
     assert {r.reason for r in results if r.step == curves.NOT_CONVERGED and r.measure == "llc"} == {

@@ -1,0 +1,146 @@
+"""Stages as the API shows them: /v1/series/{id}/stages and /transitions, and /v1/transitions over all series."""
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field, TypeAdapter
+
+from api.dependencies import Reader, Shared
+from api.fields import MAX_STEP, Estimate, Id, Name, Text
+from api.of_series import JobId, chosen_job
+from api.paging import After, Limit, Page, page, position
+from api.problems import RESPONSES
+from api.reads import ReadRoute
+from llc.errors import InputError
+from store.results import stages
+from store.stages import Found, TransitionType, Wanted, transitions
+from store.tables import Stage
+
+router = APIRouter(tags=["stages"], responses=RESPONSES, route_class=ReadRoute)
+
+MAX_TAGS = 16
+
+
+class StageOut(BaseModel):
+    """A transition or a plateau of the LLC curve."""
+
+    id: str
+    kind: Literal["transition", "plateau"]
+    type: Literal["A", "B"] | None = Field(description="The type that is at least as likely as the job's settings ask.")
+    from_step: int
+    from_step_low: int | None = Field(description="… to from_step_high: its 90 % interval.")
+    from_step_high: int | None
+    to_step: int
+    to_step_low: int | None = Field(description="… to to_step_high: its 90 % interval.")
+    to_step_high: int | None
+    probability_a: float | None = Field(description="That the loss falls and the LLC rises.")
+    probability_b: float | None = Field(description="That the LLC falls and the loss changes only slightly.")
+    probability_neither: float | None
+    delta_loss: Estimate
+    delta_llc: Estimate
+    details: dict[str, Any]
+
+
+class Stages(BaseModel):
+    """How a curve falls into parts."""
+
+    series: str
+    job: str | None
+    data: list[StageOut]
+
+
+class TransitionOut(StageOut):
+    """A transition and where it is."""
+
+    series: str
+    series_name: str
+    family: str = Field(description="Of the model.")
+    job: str
+
+
+_CURSOR = TypeAdapter(Id)
+
+
+@router.get("/v1/series/{series_id}/transitions", summary="The transitions of a series, typed A or B")
+def get_transitions(series_id: str, key: Reader, shared: Shared, job: JobId = None) -> Stages:
+    found = get_stages(series_id, key, shared, job)
+    return found.model_copy(update={"data": [stage for stage in found.data if stage.kind == "transition"]})
+
+
+@router.get("/v1/series/{series_id}/stages", summary="The plateaus and transitions of a series")
+def get_stages(series_id: str, key: Reader, shared: Shared, job: JobId = None) -> Stages:
+    with shared.reading() as session:
+        chosen = chosen_job(session, key.tenant_id, series_id, job)
+        rows = [] if chosen is None else stages(session, chosen.id)
+    return Stages(
+        series=series_id, job=chosen and chosen.id, data=[StageOut.model_validate(_stage(row)) for row in rows]
+    )
+
+
+@router.get("/v1/transitions", summary="The transitions of all series, newest first")
+def list_transitions(
+    key: Reader,
+    shared: Shared,
+    type: Annotated[
+        TransitionType | None,
+        Query(description="The type they have; with min_probability, the type that is so likely."),
+    ] = None,
+    min_probability: Annotated[
+        float | None, Query(ge=0, le=1, description="Of this type; without one, of the likelier of A and B.")
+    ] = None,
+    from_step: Annotated[int | None, Query(ge=0, lt=MAX_STEP, description="They end here or later.")] = None,
+    to_step: Annotated[int | None, Query(ge=0, lt=MAX_STEP, description="They start here or earlier.")] = None,
+    min_delta_llc: Annotated[
+        float | None, Query(ge=0, allow_inf_nan=False, description="The LLC rises or falls by so much or more.")
+    ] = None,
+    family: Annotated[Name | None, Query(description="Of the model, such as transformer.")] = None,
+    tag: Annotated[
+        list[Text] | None,
+        Query(max_length=MAX_TAGS, description="name:value, as in tag=optimizer:adamw; several: all of them."),
+    ] = None,
+    limit: Limit = 50,
+    after: After = None,
+) -> Page[TransitionOut]:
+    """Of each series those of the newest job that has read its stages."""
+    wanted = Wanted(type, min_probability, from_step, to_step, min_delta_llc, family, _tags(tag or ()))
+    with shared.reading() as session:
+        rows = transitions(session, key.tenant_id, wanted, position(after, _CURSOR), limit + 1)
+    return page(rows, limit, lambda row: row.stage.id, lambda shown: [_transition(row) for row in shown])
+
+
+def _tags(given: Sequence[str]) -> dict[str, list[Any]]:
+    """What each of these tags may be: the text, or what it is as JSON. Raises: InputError `bad_tag`."""
+    tags: dict[str, list[Any]] = {}
+    for one in given:
+        name, colon, value = one.partition(":")
+        if not colon:
+            raise InputError("bad_tag", f"{one[:80]!r} is no tag with its value", "for example: tag=optimizer:adamw")
+        tags[name] = [value, *_as_json(value)]
+    return tags
+
+
+def _as_json(text: str) -> list[Any]:
+    """The number, true, false or null that a text is, if any."""
+    try:
+        value = json.loads(text, parse_constant=str)
+    except (ValueError, RecursionError):
+        return []
+    is_scalar = value is None or (isinstance(value, bool | int | float) and math.isfinite(value))
+    return [value] if is_scalar else []
+
+
+def _transition(row: Found) -> TransitionOut:
+    stage = row.stage
+    where = {"series": stage.series_id, "series_name": row.series_name, "family": row.family, "job": stage.job_id}
+    return TransitionOut.model_validate(_stage(stage) | where)
+
+
+def _stage(row: Stage) -> dict[str, Any]:
+    alike = {name: getattr(row, name) for name in StageOut.model_fields if not name.startswith("delta_")}
+    return alike | {
+        "delta_loss": {"value": row.delta_loss, "std_error": row.delta_loss_std_error},
+        "delta_llc": {"value": row.delta_llc, "std_error": row.delta_llc_std_error},
+    }

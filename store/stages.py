@@ -1,0 +1,78 @@
+"""Transitions over all series of a lab: of each series, those of the newest job that has read its stages."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from sqlalchemy import ColumnElement, exists, func, or_, select
+from sqlalchemy.orm import Session, aliased
+
+from store.tables import Model, Series, Stage
+
+TransitionType = Literal["A", "B", "neither"]
+
+PROBABILITIES: Mapping[TransitionType, ColumnElement[float | None]] = {
+    "A": Stage.probability_a.expression,
+    "B": Stage.probability_b.expression,
+    "neither": Stage.probability_neither.expression,
+}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which transitions; None asks for nothing.
+
+    type: the type they have, or, with min_probability, the type that is so likely; min_probability alone: of the
+    likelier of A and B. from_step, to_step: they reach into these. min_delta_llc: |ΔLLC|. tags: their series has one
+    of the values of each. family: of the model.
+    """
+
+    type: TransitionType | None = None
+    min_probability: float | None = None
+    from_step: int | None = None
+    to_step: int | None = None
+    min_delta_llc: float | None = None
+    family: str | None = None
+    tags: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+
+
+class Found(NamedTuple):
+    """A transition and where it is."""
+
+    stage: Stage
+    series_name: str
+    family: str
+
+
+def transitions(session: Session, tenant_id: str, wanted: Wanted, after: str | None, limit: int) -> list[Found]:
+    """At most `limit` transitions, newest first, that are older than the one `after`."""
+    later = aliased(Stage)
+    is_superseded = exists().where(later.series_id == Stage.series_id, later.job_id > Stage.job_id)
+    query = (
+        select(Stage, Series.name, Model.spec["family"].astext)
+        .join(Series, Series.id == Stage.series_id)
+        .join(Model, Model.id == Series.model_id)
+        .where(Stage.tenant_id == tenant_id, Stage.kind == "transition", ~is_superseded, *_conditions(wanted))
+        .order_by(Stage.id.desc())
+        .limit(limit)
+    )
+    rows = session.execute(query if after is None else query.where(Stage.id < after))
+    return [Found(*row) for row in rows]
+
+
+def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
+    found = [or_(*(Series.tags.contains({name: value}) for value in values)) for name, values in wanted.tags.items()]
+    if wanted.min_probability is not None:
+        likely = PROBABILITIES[wanted.type] if wanted.type else func.greatest(Stage.probability_a, Stage.probability_b)
+        found.append(likely >= wanted.min_probability)
+    elif wanted.type is not None:
+        found.append(Stage.type.is_(None) if wanted.type == "neither" else Stage.type == wanted.type)
+    if wanted.from_step is not None:
+        found.append(Stage.to_step >= wanted.from_step)
+    if wanted.to_step is not None:
+        found.append(Stage.from_step <= wanted.to_step)
+    if wanted.min_delta_llc is not None:
+        found.append(func.abs(Stage.delta_llc) >= wanted.min_delta_llc)
+    if wanted.family is not None:
+        found.append(Model.spec["family"].astext == wanted.family)
+    return found
