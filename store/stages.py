@@ -46,13 +46,18 @@ class Found(NamedTuple):
 
 def transitions(session: Session, tenant_id: str, wanted: Wanted, after: str | None, limit: int) -> list[Found]:
     """At most `limit` transitions, newest first, that are older than the one `after`."""
+    conditions = _conditions(wanted)
+    if wanted.family is not None:  # by itself: the planner can't know that there may be none
+        of_family = Model.tenant_id == tenant_id, Model.spec["family"].astext == wanted.family
+        models = session.scalars(select(Model.id).where(*of_family)).all()
+        conditions.append(Series.model_id.in_(models))
     later = aliased(Stage)
     is_superseded = exists().where(later.series_id == Stage.series_id, later.job_id > Stage.job_id)
     query = (
         select(Stage, Series.name, Model.spec["family"].astext)
         .join(Series, Series.id == Stage.series_id)
         .join(Model, Model.id == Series.model_id)
-        .where(Stage.tenant_id == tenant_id, Stage.kind == "transition", ~is_superseded, *_conditions(wanted))
+        .where(Stage.tenant_id == tenant_id, Stage.kind == "transition", ~is_superseded, *conditions)
         .order_by(Stage.id.desc())
         .limit(limit)
     )
@@ -73,6 +78,4 @@ def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
         found.append(Stage.from_step <= wanted.to_step)
     if wanted.min_delta_llc is not None:
         found.append(func.abs(Stage.delta_llc) >= wanted.min_delta_llc)
-    if wanted.family is not None:
-        found.append(Model.spec["family"].astext == wanted.family)
     return found

@@ -1,0 +1,128 @@
+"""How long the questions about stages take, with 100 000 stages in the database: docs/queries.md.
+
+python -m bench.queries
+"""
+
+import argparse
+import os
+import platform
+import statistics
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+
+from bench.load import ROOT, Bench, bench
+
+DOCUMENT = ROOT / "docs" / "queries.md"
+
+SERIES, STAGES = 2500, 40
+REPEATS = 60
+GOAL_MS = 50
+
+# Ids in the order of their making, as ours are.
+FILL = """
+WITH made AS (
+    INSERT INTO series (id, tenant_id, name, model_id, dataset_id, tags)
+    SELECT 'ser_' || lpad(to_hex(n), 32, '0'), tenant_id, 'run ' || n, model_id, dataset_id,
+           jsonb_build_object('seed', n, 'optimizer', (ARRAY['adamw', 'sgd', 'muon'])[1 + n %% 3])
+    FROM series, generate_series(1, %(series)s) n WHERE id = %(like)s RETURNING *
+), job AS (
+    INSERT INTO jobs (id, tenant_id, series_id, settings, state, started_at, finished_at)
+    SELECT 'job_' || right(id, 32), tenant_id, id, '{}', 'succeeded', now(), now() FROM made RETURNING *
+), read AS (
+    SELECT j.*, k, random() AS a, random() AS size FROM job j, generate_series(0, %(stages)s - 1) k
+)
+INSERT INTO stages (id, tenant_id, series_id, job_id, ordinal, kind, type, from_step, from_step_low, from_step_high,
+                    to_step, to_step_low, to_step_high, probability_a, probability_b, probability_neither, delta_loss,
+                    delta_loss_std_error, delta_llc, delta_llc_std_error, details)
+SELECT 'stg_' || lpad(right(id, 4) || to_hex(4096 + k), 32, '0'), tenant_id, series_id, id, k,
+       (ARRAY['plateau', 'transition'])[1 + k %% 2],
+       CASE WHEN k %% 2 = 0 OR a BETWEEN 0.4 AND 0.6 THEN NULL WHEN a > 0.5 THEN 'A' ELSE 'B' END,
+       1000 * k, 1000 * k - 90, 1000 * k + 90, 1000 * k + 1000, 1000 * k + 900, 1000 * k + 1100,
+       a, 1 - a, 0, -size, 0.01, 200 * size - 100, 1, '{"reason": "the LLC rises and the loss falls"}'
+FROM read ORDER BY id, k
+"""
+
+
+def questions(series: str, job: str) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Path and parameters of each."""
+    everywhere = "/v1/transitions"
+    return {
+        "stages of a series": (f"/v1/series/{series}/stages", {"job": job}),
+        "transitions of a series": (f"/v1/series/{series}/transitions", {"job": job}),
+        "transitions of all, newest": (everywhere, {}),
+        "… of type B, at least .9": (everywhere, {"type": "B", "min_probability": 0.9}),
+        "… in a range of steps": (everywhere, {"from_step": 20_000, "to_step": 21_000}),
+        "… of the largest percent": (everywhere, {"min_delta_llc": 99}),
+        "… of one seed": (everywhere, {"tag": "seed:77"}),
+        "… of an optimizer": (everywhere, {"tag": "optimizer:muon", "type": "A"}),
+        "… of a model family": (everywhere, {"family": "mlp", "min_probability": 0.99}),
+        "… that there are none of": (everywhere, {"family": "transformer"}),
+        "… by all of these": (
+            everywhere,
+            {"type": "B", "min_probability": 0.95, "from_step": 9000, "tag": "optimizer:sgd", "min_delta_llc": 90},
+        ),
+    }
+
+
+def measure(of: Bench) -> Iterator[tuple[str, float, float, int]]:
+    """Each question with its median and 99th percentile in ms, and how many came back."""
+    model = of.client.create_model("small", {"family": "mlp", "widths": [3, 4, 2]})
+    data = of.client.create_dataset("xy", x=np.zeros((8, 3), np.float32), y=np.zeros(8, np.int64))
+    like = of.client.create_series("the first", model, data).id
+    with of.database.transaction():
+        of.database.execute(FILL, {"series": SERIES, "stages": STAGES, "like": like})
+    of.database.execute("ANALYZE")
+    of.database.commit()
+    some = of.database.execute("SELECT series_id, job_id FROM stages ORDER BY job_id LIMIT 1").fetchone() or ("", "")
+    of.database.commit()
+    with httpx.Client(base_url=of.stack.url, headers={"Authorization": f"Bearer {of.stack.key}"}) as client:
+        for name, (path, asked) in questions(*some).items():
+            took, count = [], 0
+            client.get(path, params=asked)  # opens what is opened once
+            for _ in range(REPEATS):
+                start = time.perf_counter()
+                answer = client.get(path, params=asked).raise_for_status()
+                took.append(1000 * (time.perf_counter() - start))
+                count = len(answer.json()["data"])
+            yield name, statistics.median(took), sorted(took)[int(0.99 * REPEATS)], count
+
+
+def document(rows: list[tuple[str, float, float, int]]) -> str:
+    """docs/queries.md."""
+    cores = os.cpu_count()
+    lines = [f"| {name} | {count} | {median:.0f} ms | {late:.0f} ms |" for name, median, late, count in rows]
+    return "\n".join(
+        [
+            "# Questions about stages",
+            "",
+            f"`python -m bench.queries`, {datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}, "
+            f"{cores} cores: {SERIES * STAGES} stages of {SERIES} series in the database. Over HTTP, one after "
+            f"the other, {REPEATS} times each, pages of 50; the goal is {GOAL_MS} ms.",
+            "",
+            "| | answers | median | slowest of a hundred |",
+            "|---|---|---|---|",
+            *lines,
+            "",
+        ]
+    )
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(prog="python -m bench.queries", description=__doc__)
+    parser.add_argument("--out", type=Path, default=DOCUMENT)
+    arguments = parser.parse_args()
+    with bench() as of:
+        text = document(list(measure(of)))
+    print(text)
+    arguments.out.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
