@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from api import (
     blobs,
     checkpoints,
+    compare,
     curves,
     datasets,
     draws,
@@ -85,6 +86,7 @@ def create_app() -> FastAPI:
         draws,
         curves,
         stages,
+        compare,
         webhooks,
         health,
         metrics,

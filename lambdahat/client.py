@@ -17,6 +17,7 @@ from lambdahat.draws import Draws, from_bytes
 from lambdahat.errors import LambdahatError
 from lambdahat.objects import (
     Checkpoint,
+    Comparison,
     Curve,
     Dataset,
     Event,
@@ -329,6 +330,18 @@ class Client(WebhookMethods):
             family=family,
             tag=[f"{name}:{value if isinstance(value, str) else json.dumps(value)}" for name, value in tags.items()],
         )
+
+    def compare(
+        self,
+        series: str | Series,
+        from_step: int,
+        to_step: int,
+        n: int | None = None,
+        job: str | Job | None = None,
+    ) -> Comparison:
+        """Which of two checkpoints a posterior on n samples (default: of the data set) prefers, and from which n on."""
+        params = {"from_step": from_step, "to_step": to_step, "n": n, "job": ident(job) if job is not None else None}
+        return Comparison.model_validate(self._http.json("GET", f"/v1/series/{ident(series)}/compare", params=params))
 
     def _stages(self, path: str, job: str | Job | None) -> list[Stage]:
         answer = self._http.json("GET", path, params={"job": ident(job) if job is not None else None})

@@ -234,6 +234,43 @@ class Transition(Stage):
     job: str
 
 
+class Phase(Object):
+    """What was measured at a checkpoint that is compared."""
+
+    step: int
+    loss: Quantity
+    llc: Quantity
+
+
+class Comparison(Object):
+    """n ΔL against Δλ log n, from a first checkpoint to a second: which of the two a posterior on n samples prefers.
+
+    critical_n: from here on it is the second (with its 90 % interval); None where it is the same at every n.
+    """
+
+    series: str
+    job: str
+    first: Phase
+    second: Phase
+    n: int
+    loss_term: float
+    loss_term_std_error: float
+    complexity_term: float
+    complexity_term_std_error: float
+    delta_free_energy: float
+    delta_free_energy_std_error: float
+    preferred: Literal["first", "second"]
+    probability_second: float
+    driven_by: Literal["loss", "complexity", "both"]
+    predicted_type: Literal["A", "B"] | None
+    critical_n: float | None
+    critical_n_low: float | None
+    critical_n_high: float | None
+    probability_critical: float
+    relative_llc: float | None
+    caveat: str
+
+
 class Event(Object):
     """What happened to a job."""
 

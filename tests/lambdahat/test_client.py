@@ -189,6 +189,11 @@ def test_a_job_from_start_to_curve(client: Client, engine: Engine) -> None:
     assert [fall.type for fall in client.all_transitions(from_step=100, min_delta_llc=200.0)] == ["B"]
     assert list(client.all_transitions("neither", family="mlp")) == []
     assert list(client.all_transitions(tags={"seed": 4})) == []
+    found = client.compare(series, curves.STEPS[2], curves.STEPS[-1], n=1000)
+    assert (found.first.step, found.second.step, found.n) == (curves.STEPS[2], curves.STEPS[-1], 1000)
+    losses = [curves.quantities(phase.step)["loss"]["value"] for phase in (found.first, found.second)]
+    assert found.loss_term == pytest.approx(1000 * (losses[1] - losses[0]))
+    assert found.preferred == "second"
     results = list(client.results(job))
     assert len(results) == 3 * len(curves.STEPS)
     assert {r.reason for r in results if r.step == curves.NOT_CONVERGED and r.measure == "llc"} == {

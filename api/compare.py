@@ -1,0 +1,110 @@
+"""/v1/series/{id}/compare: which of two checkpoints a posterior prefers."""
+
+from dataclasses import asdict
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field
+from sqlalchemy.orm import Session
+
+from api.dependencies import Reader, Shared
+from api.fields import MAX_STEP, Estimate
+from api.of_series import JobId, chosen_job
+from api.problems import RESPONSES
+from api.reads import ReadRoute
+from llc.errors import InputError
+from llc.free_energy import Phase, compare
+from store.results import curve
+from store.tables import Dataset, Job, Series
+
+router = APIRouter(tags=["stages"], responses=RESPONSES, route_class=ReadRoute)
+
+QuerySteps = Annotated[int, Query(ge=0, lt=MAX_STEP, description="A checkpoint's step.")]
+
+
+MAX_NUMBER = 1e100
+"""Of a loss or an LLC: n times more is a number still."""
+
+
+class PhaseOut(BaseModel):
+    """What was measured there."""
+
+    step: int
+    loss: Estimate
+    llc: Estimate
+
+
+class ComparisonOut(BaseModel):
+    """n ΔL against Δλ log n, from the first checkpoint to the second."""
+
+    series: str
+    job: str
+    first: PhaseOut
+    second: PhaseOut
+    n: int
+    loss_term: float = Field(description="n (L₂ − L₁).")
+    loss_term_std_error: float
+    complexity_term: float = Field(description="(λ₂ − λ₁) log n.")
+    complexity_term_std_error: float
+    delta_free_energy: float = Field(description="Their sum: below 0 the second is preferred.")
+    delta_free_energy_std_error: float
+    preferred: Literal["first", "second"]
+    probability_second: float
+    driven_by: Literal["loss", "complexity", "both"] = Field(description="The term that is the reason.")
+    predicted_type: Literal["A", "B"] | None = Field(description="A: for the loss alone; null: the first is preferred.")
+    critical_n: float | None = Field(description="From here on the second is preferred; null: at every n the same is.")
+    critical_n_low: float | None = Field(description="… to critical_n_high: its 90 % interval.")
+    critical_n_high: float | None
+    probability_critical: float = Field(description="That there is a critical n.")
+    relative_llc: float | None = Field(description="λ₂/λ₁.")
+    caveat: str
+
+
+@router.get("/v1/series/{series_id}/compare", summary="Which of two checkpoints a posterior prefers")
+def get_comparison(
+    series_id: str,
+    key: Reader,
+    shared: Shared,
+    from_step: QuerySteps,
+    to_step: QuerySteps,
+    n: Annotated[int | None, Query(ge=3, lt=2**62, description="Samples; else as many as the data set has.")] = None,
+    job: JobId = None,
+) -> ComparisonOut:
+    """Their free energies, n L + λ log n, with errors, and the n from which the second is preferred."""
+    with shared.reading() as session:
+        chosen = chosen_job(session, key.tenant_id, series_id, job)
+        first, second = (_phase(session, chosen, step) for step in (from_step, to_step))
+        samples = n or _num_samples(session, series_id)
+    found = asdict(compare(first, second, samples))
+    where = {"series": series_id, "job": chosen and chosen.id}
+    return ComparisonOut.model_validate(
+        where | {"first": _show(from_step, first), "second": _show(to_step, second)} | found
+    )
+
+
+def _num_samples(session: Session, series_id: str) -> int:
+    dataset = session.get_one(Dataset, session.get_one(Series, series_id).dataset_id)
+    return max(3, dataset.num_samples)
+
+
+def _phase(session: Session, job: Job | None, step: int) -> Phase:
+    """The loss and the LLC at a step. Raises: InputError `not_measured`."""
+    rows = [] if job is None else curve(session, job.id, ["loss", "llc"], step, step)
+    found = {name: quantity for row in rows for name, quantity in row.quantities.items()}
+    asked = [(name, kind) for name in ("loss", "llc") for kind in ("value", "std_error")]
+    numbers = [number for name, kind in asked if (number := found.get(name, {}).get(kind)) is not None]
+    if len(numbers) < len(asked) or max(map(abs, numbers)) > MAX_NUMBER:
+        raise InputError(
+            "not_measured",
+            f"there is no loss and LLC with errors at step {step}",
+            "name the step of a checkpoint that a job has measured: GET /v1/series/{id}/curve",
+        )
+    return Phase(*numbers)
+
+
+def _show(step: int, phase: Phase) -> PhaseOut:
+    return PhaseOut(
+        step=step,
+        loss=Estimate(value=phase.loss, std_error=phase.loss_std_error),
+        llc=Estimate(value=phase.llc, std_error=phase.llc_std_error),
+    )

@@ -1,0 +1,148 @@
+"""Which of two phases the posterior prefers, from their losses and local learning coefficients (Watanabe 2009).
+
+The free energy of a phase, a neighbourhood of w* with loss L and learning coefficient λ, on n samples:
+
+    F_n = n L + λ log n − (m − 1) log log n + O(1)
+
+From phase 1 to phase 2 it changes by
+
+    F₂ − F₁ = n (L₂ − L₁) + (λ₂ − λ₁) log n + O(1)
+
+so where the loss falls and λ rises they work against each other (type A), and phase 2 is preferred beyond the critical
+n*, where n* (L₁ − L₂) = (λ₂ − λ₁) log n*:
+
+    n* = −(Δλ/ΔL) W₋₁(−ΔL/Δλ),   ΔL = L₁ − L₂ > 0, Δλ = λ₂ − λ₁ > 0,   if ΔL/Δλ < 1/e;
+
+else it is preferred at all n. Where both fall (type B), phase 2 is preferred at every n. The O(1) is not known, nor m:
+it can move n* by a third (Chen et al., arXiv 2310.06301: from 445 to 601 in the toy model of superposition), and more
+where n* is small.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+NUM_DRAWS = 4000
+INTERVAL = (0.05, 0.95)
+MAX_N = 1e300
+
+CAVEAT = "the free energy's constant and the multiplicities are not known, and can move critical_n by a third or more"
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Where a run is, or stays for a while: its loss and LLC, with standard errors."""
+
+    loss: float
+    loss_std_error: float
+    llc: float
+    llc_std_error: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Of a second phase with a first, on n samples; errors from those of losses and LLCs, as if they were independent.
+
+    loss_term: n (L₂ − L₁), complexity_term: (λ₂ − λ₁) log n; delta_free_energy: their sum, with its standard error.
+    probability_second: that it is negative, the constant left aside. driven_by: the term that is the reason for the
+    preference. critical_n, with its 90 % interval: None where one phase is preferred at every n; probability_critical:
+    that there is one. relative_llc: λ₂/λ₁.
+    """
+
+    n: int
+    loss_term: float
+    loss_term_std_error: float
+    complexity_term: float
+    complexity_term_std_error: float
+    delta_free_energy: float
+    delta_free_energy_std_error: float
+    preferred: Literal["first", "second"]
+    probability_second: float
+    driven_by: Literal["loss", "complexity", "both"]
+    predicted_type: Literal["A", "B"] | None
+    critical_n: float | None
+    critical_n_low: float | None
+    critical_n_high: float | None
+    probability_critical: float
+    relative_llc: float | None
+    caveat: str
+
+
+def compare(first: Phase, second: Phase, n: int) -> Comparison:
+    """What the posterior on n samples prefers. n: at least 3.
+
+    predicted_type: A where the loss term alone is for the second phase, B where the complexity term is, alone or with
+    it; None where the first is preferred.
+    """
+    log_n = float(np.log(max(n, 3)))
+    loss_term, complexity_term = n * (second.loss - first.loss), (second.llc - first.llc) * log_n
+    loss_error = n * float(np.hypot(first.loss_std_error, second.loss_std_error))
+    complexity_error = log_n * float(np.hypot(first.llc_std_error, second.llc_std_error))
+    change = loss_term + complexity_term
+    losses, llcs = _drawn(first, second)
+    found = critical_n(losses, llcs)
+    exists = np.isfinite(found)
+    best = critical_n(np.array([first.loss - second.loss]), np.array([second.llc - first.llc]))[0]
+    low, high = np.quantile(found[exists], INTERVAL) if exists.mean() > 0.5 else (np.nan, np.nan)
+    preferred: Literal["first", "second"] = "second" if change < 0 else "first"
+    driven_by = _driver(loss_term, complexity_term, change)
+    predicted: dict[str, Literal["A", "B"]] = {"loss": "A", "complexity": "B", "both": "B"}
+    return Comparison(
+        n=n,
+        loss_term=loss_term,
+        loss_term_std_error=loss_error,
+        complexity_term=complexity_term,
+        complexity_term_std_error=complexity_error,
+        delta_free_energy=change,
+        delta_free_energy_std_error=float(np.hypot(loss_error, complexity_error)),
+        preferred=preferred,
+        probability_second=float(np.mean(-n * losses + log_n * llcs < 0)),
+        driven_by=driven_by,
+        predicted_type=predicted[driven_by] if preferred == "second" else None,
+        critical_n=_finite(best),
+        critical_n_low=_finite(low) if np.isfinite(best) else None,
+        critical_n_high=_finite(high) if np.isfinite(best) else None,
+        probability_critical=float(exists.mean()),
+        relative_llc=second.llc / first.llc if first.llc > 0 else None,
+        caveat=CAVEAT,
+    )
+
+
+def critical_n(delta_loss: Floats, delta_llc: Floats) -> Floats:
+    """n* > e where n ΔL = Δλ log n, of ΔL = L₁ − L₂ and Δλ = λ₂ − λ₁; NaN where there is none.
+
+    By the iteration n ← (Δλ/ΔL) log n from above, which is what W₋₁ is.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where((delta_loss > 0) & (delta_llc > 0), delta_llc / delta_loss, np.nan)
+    ratio = np.where(ratio > np.e, np.minimum(ratio, MAX_N), np.nan)
+    n = 4 * ratio * np.log(ratio)
+    for _ in range(400):  # slow only where ratio is all but e
+        n = ratio * np.log(n)
+    return n
+
+
+def _drawn(first: Phase, second: Phase) -> tuple[Floats, Floats]:
+    """ΔL = L₁ − L₂ and Δλ = λ₂ − λ₁, as their errors have it."""
+    generator = np.random.default_rng(0)
+    losses = generator.normal(
+        first.loss - second.loss, np.hypot(first.loss_std_error, second.loss_std_error), NUM_DRAWS
+    )
+    llcs = generator.normal(second.llc - first.llc, np.hypot(first.llc_std_error, second.llc_std_error), NUM_DRAWS)
+    return losses, llcs
+
+
+def _driver(loss_term: float, complexity_term: float, change: float) -> Literal["loss", "complexity", "both"]:
+    """Which of the terms has the sign of their sum."""
+    agree = [name for name, term in (("loss", loss_term), ("complexity", complexity_term)) if term * change > 0]
+    if agree == ["loss"]:
+        return "loss"
+    return "complexity" if agree == ["complexity"] else "both"
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
