@@ -68,7 +68,7 @@ def get_curve(
 
         def read() -> bytes:
             rows = [] if chosen is None else curve(session, chosen.id, names, from_step, to_step)
-            return _written(series_id, chosen, rows, format)
+            return written(series_id, chosen, rows, format)
 
         if chosen is not None and chosen.finished_at is not None:
             asked = chosen.id, chosen.finished_at, measure, from_step, to_step, format
@@ -88,7 +88,8 @@ def _names(measure: str | None) -> list[str] | None:
     return names or None
 
 
-def _written(series_id: str, job: Job | None, rows: Sequence[CurveRow], format: Format) -> bytes:
+def written(series_id: str, job: Job | None, rows: Sequence[CurveRow], format: Format) -> bytes:
+    """A curve as it is answered."""
     points = _points(rows)
     if format == "csv":
         return _as_csv(points).encode()

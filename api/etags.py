@@ -5,7 +5,7 @@ import hashlib
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_TYPES = ("application/json", "text/csv", "application/vnd.apache.parquet")
+_TYPES = ("application/json", "text/csv", "application/vnd.apache.parquet", "image/png", "image/svg+xml")
 
 
 class ETags:

@@ -76,7 +76,7 @@ def get_stages(series_id: str, key: Reader, shared: Shared, job: JobId = None) -
         chosen = chosen_job(session, key.tenant_id, series_id, job)
         rows = [] if chosen is None else stages(session, chosen.id)
     return Stages(
-        series=series_id, job=chosen and chosen.id, data=[StageOut.model_validate(_stage(row)) for row in rows]
+        series=series_id, job=chosen and chosen.id, data=[StageOut.model_validate(shown(row)) for row in rows]
     )
 
 
@@ -108,7 +108,7 @@ def list_transitions(
     wanted = Wanted(type, min_probability, from_step, to_step, min_delta_llc, family, _tags(tag or ()))
     with shared.reading() as session:
         rows = transitions(session, key.tenant_id, wanted, position(after, _CURSOR), limit + 1)
-    return page(rows, limit, lambda row: row.stage.id, lambda shown: [_transition(row) for row in shown])
+    return page(rows, limit, lambda row: row.stage.id, lambda some: [_transition(row) for row in some])
 
 
 def _tags(given: Sequence[str]) -> dict[str, list[Any]]:
@@ -135,10 +135,11 @@ def _as_json(text: str) -> list[Any]:
 def _transition(row: Found) -> TransitionOut:
     stage = row.stage
     where = {"series": stage.series_id, "series_name": row.series_name, "family": row.family, "job": stage.job_id}
-    return TransitionOut.model_validate(_stage(stage) | where)
+    return TransitionOut.model_validate(shown(stage) | where)
 
 
-def _stage(row: Stage) -> dict[str, Any]:
+def shown(row: Stage) -> dict[str, Any]:
+    """A stage as it is answered."""
     alike = {name: getattr(row, name) for name in StageOut.model_fields if not name.startswith("delta_")}
     return alike | {
         "delta_loss": {"value": row.delta_loss, "std_error": row.delta_loss_std_error},

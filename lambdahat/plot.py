@@ -2,7 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from textwrap import shorten
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
@@ -23,6 +26,11 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, told apart by the colour-blind too. The page at / uses the same.
 TYPE_COLOURS = {"A": "#d55e00", "B": "#0072b2", None: "#7f7f7f"}
 TYPE_NAMES = {"A": "type A: loss falls, LLC rises", "B": "type B: LLC falls, loss nearly flat", None: "neither A nor B"}
+
+MAX_TITLE = 80
+
+_ONE_AT_A_TIME = Lock()
+"""A style is set for all threads."""
 
 STYLE: "dict[Any, Any]" = {
     "font.family": "DejaVu Sans",
@@ -89,10 +97,19 @@ def draw(curve: "Curve", transitions: "Sequence[Stage]", path: str | Path, title
     Raises: LambdahatError if there is nothing to draw.
     """
     path = check_picture(path)
+    content = drawn(curve, transitions, path.suffix.lower().removeprefix("."), title)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def drawn(curve: "Curve", transitions: "Sequence[Stage]", kind: str, title: str = "") -> bytes:
+    """The same, as the bytes of a file of this kind: png, svg or pdf. One at a time, whatever thread asks."""
     panels = [panel for panel in PANELS if any(curve.column(quantity) for quantity, _, _ in panel.lines)]
     if not panels:
         raise LambdahatError(f"series '{curve.series}' has no curve yet", "run a job on it: lambdahat run SERIES")
-    with mpl.rc_context(STYLE):
+    content = BytesIO()
+    with _ONE_AT_A_TIME, mpl.rc_context(STYLE):
         heights = [panel.height for panel in panels]
         figure = Figure(figsize=(7.2, 1.1 + 1.15 * sum(heights)), layout="constrained", facecolor="white")
         FigureCanvasAgg(figure)
@@ -104,13 +121,13 @@ def draw(curve: "Curve", transitions: "Sequence[Stage]", path: str | Path, title
         _set_steps(column[-1], [point.step for point in curve.points])
         figure.align_ylabels(list(column))
         if title:
-            column[0].set_title(title, loc="left", fontsize=11, fontweight="bold", pad=20)
+            words = shorten(title, MAX_TITLE, placeholder="…")
+            column[0].set_title(words, loc="left", fontsize=11, fontweight="bold", pad=20, parse_math=False)
         handles = _legend(curve, transitions)
         if handles:
             figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=200, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
-    return path
+        figure.savefig(content, format=kind, dpi=200, metadata={"Date": None} if kind == "svg" else None)
+    return content.getvalue()
 
 
 def _draw_panel(axes: "Axes", panel: Panel, curve: "Curve") -> None:
@@ -201,6 +218,8 @@ def _legend(curve: "Curve", transitions: "Sequence[Stage]") -> list[Patch | Line
         for kind, colour in TYPE_COLOURS.items()
         if kind in types
     ]
+    if any(transition.from_step_low is not None for transition in transitions):
+        handles.append(Line2D([], [], color="#7f7f7f", linewidth=2.2, label="90 % intervals of its ends"))
     everything = [q for point in curve.points for q in point.quantities.values()]
     ink: dict[str, Any] = {"linestyle": "", "color": "#1b1b1b"}
     if any(q.verdict != "ok" and q.value is not None for q in everything):
