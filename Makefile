@@ -57,7 +57,8 @@ bench-accuracy: $(INSTALLED) ## Every method on problems with known answers → 
 bench-speed: $(INSTALLED) bench-peers ## Row-steps per second beside the peers: docs/speed.md (half an hour, one thread)
 	OMP_NUM_THREADS=1 $(BIN)/python -m bench.speed
 
-bench-stages: $(INSTALLED) bench-peers ## Planted stages found again, beside other ways → docs/stages.md (an hour)
+bench-stages: $(INSTALLED) ## Planted stages found again, beside other ways → docs/stages.md (an hour)
+	PYTHON=$(PYTHON) bench/peers/install.sh segmentation
 	OMP_NUM_THREADS=1 $(BIN)/python -m bench.stages $(ARGS)
 
 soak: $(INSTALLED) ## Jobs under faults, ten seeds of 200 shards and 60 faults each (an hour and a half)

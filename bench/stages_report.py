@@ -40,8 +40,8 @@ F1 is the harmonic mean of the share of planted ones that are found and the shar
 *types* of those found; *error* of both ends as a share of the transition's own length (median); *covered*: true ends
 inside their 90 % intervals; *false*: curves without any transition in which one is found. The others have no intervals.
 The published rule is the zero crossings of a Gaussian process's slope; `ruptures` fits continuous straight pieces, each
-with the best of three penalties. All of them drop changes below 2 % of the curve's range, as we do. Types of the others
-follow from the signs of both changes.
+with the best of three penalties. They drop changes below 2 % of the curve's range, we those below 1 %. Types of the
+others follow from the signs of both changes.
 
 {parts}
 

@@ -54,7 +54,8 @@ class Stage:
 
     from_step and to_step are medians of the paths, low … high hold 90 % of them; probabilities are of a transition's
     types. A transition's ΔLLC is between the levels of the plateaus at its ends, all other changes are from start to
-    end. None where the curve does not say. details: numbers behind the reading, such as a plateau's level.
+    end. None where the curve does not say. details: numbers behind the reading, such as a plateau's level, and
+    `steps_wanted`, where one more checkpoint would tell most of a transition's ends.
     """
 
     kind: Literal["plateau", "transition"]
@@ -73,7 +74,7 @@ class Stage:
     delta_loss: float | None
     delta_loss_std_error: float | None
     reason: str
-    details: dict[str, float] = field(default_factory=dict)
+    details: dict[str, float | list[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,9 @@ class _Reading:
 
     def __init__(self, curve: Curve, settings: StageSettings) -> None:
         self.curve, self.settings = curve, settings
-        self.x = np.log(curve.step + settings.step_offset)
+        x = np.log(curve.step + settings.step_offset)
+        # Beyond 2⁵³ two steps may be one number.
+        self.x = x[0] + np.concatenate([[0.0], np.cumsum(np.maximum(np.diff(x), 1e-12))])
         generator = np.random.default_rng(settings.seed)
         shared = SharedNoise() if curve.per_chain is None else shared_noise(curve.per_chain)
         self.llc = smooth(self.x, curve.llc, _errors(curve), shared, generator)
@@ -153,6 +156,7 @@ class _Reading:
         self.loss_span = float(np.ptp(self.loss.value.mean(axis=0))) if self.loss else np.nan
         self.unseen_loss = UNSEEN_LOSS * float(np.nanmedian(curve.loss_std_error)) if self.loss else np.nan
         self.moves = self._moves()
+        self.loss_changes = [self._loss_change(*self.moves.ends[:, :, move]) for move in range(self.moves.count)]
 
     def _loss(self, generator: np.random.Generator) -> Paths | None:
         """Paths of the loss, at the LLC's x; None where it is known at fewer than three checkpoints."""
@@ -216,7 +220,7 @@ class _Reading:
         changes = abs(change.mean()) > self.settings.min_z * change.std() and abs(change.mean()) > self.least
         words = f"changes by {abs(change.mean()):.3g}" if changes else "does not change beyond its noise"
         slope = change / lengths
-        details = {
+        details: dict[str, float | list[int]] = {
             "llc": float(level.mean()),
             "llc_std_error": float(level.std()),
             "slope": float(np.median(slope)),
@@ -237,19 +241,39 @@ class _Reading:
 
     def _transition(self, move: int) -> Stage:
         start, stop = self.moves.ends[:, :, move]
-        change, loss = self.moves.changes[:, move], self._loss_change(start, stop)
+        change, loss = self.moves.changes[:, move], self.loss_changes[move]
         type_, probabilities, reason = self._judge(move, loss)
         before, after = self.moves.levels[:, move], self.moves.levels[:, move + 1]
+        place = self._place(start, stop)
         return Stage(
             kind="transition",
             type=type_,
-            **self._place(start, stop),
+            **place,
             **probabilities,
             **_moments("delta_llc", change),
             **_moments("delta_loss", loss),
             reason=reason,
-            details={"llc_before": float(before.mean()), "llc_after": float(after.mean())},
+            details={
+                "llc_before": float(before.mean()),
+                "llc_after": float(after.mean()),
+                "steps_wanted": self._steps_wanted(place),
+            },
         )
+
+    def _steps_wanted(self, place: dict[str, int]) -> list[int]:
+        """Where one more checkpoint would tell most of either end: in the middle of the widest gap between checkpoints
+        that its interval reaches into, if that is half of the interval or more.
+        """
+        wanted = set[int]()
+        for end in ("from_step", "to_step"):
+            low, high = (np.log(place[f"{end}_{side}"] + self.settings.step_offset) for side in ("low", "high"))
+            reached = (self.x[1:] > low) & (self.x[:-1] < high)
+            gaps = np.where(reached, np.diff(self.x), 0)
+            widest = int(np.argmax(gaps))
+            step = self._step(float(self.x[widest] + self.x[widest + 1]) / 2)
+            if 0 < gaps[widest] >= (high - low) / 2 and step not in self.curve.step:
+                wanted.add(step)
+        return sorted(wanted)
 
     def _place(self, start: Floats, stop: Floats) -> dict[str, int]:
         """Steps of both ends, and of their intervals."""
@@ -296,8 +320,7 @@ class _Reading:
     def _yardstick(self, move: int) -> Floats:
         """The largest change of the loss in another transition in which the LLC rises; without one, its range."""
         largest = np.zeros(len(self.llc.value))
-        for other in range(self.moves.count):
-            loss = self._loss_change(*self.moves.ends[:, :, other])
+        for other, loss in enumerate(self.loss_changes):
             if other != move and loss is not None:
                 largest = np.maximum(largest, np.where(self.moves.changes[:, other] > self.least, np.abs(loss), 0))
         return np.where(largest > 0, largest, self.loss_span)

@@ -2,7 +2,7 @@
 
 Curves are arrays x<i>, llc<i>, llc_std_error<i>; answers are JSON on standard output: for each method, for each curve,
 the [start, stop] of its transitions in x. What a method calls a change is a transition if it is beyond 2 % of the
-curve's range, as with us; pieces that go on in one direction are one.
+curve's range; pieces that go on in one direction are one.
 
 zero crossings: critical points of a Gaussian process's mean (RBF and white noise, by marginal likelihood), the
 published rule [arXiv 2402.02364]; a stage lies between two of them.

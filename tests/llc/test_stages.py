@@ -285,6 +285,26 @@ def test_stages_are_contiguous_whatever_the_curve():
             assert (stage.type is None) or (stage.delta_llc > 0) == (stage.type == "A")
 
 
+def test_where_the_schedule_is_sparse_it_says_which_checkpoint_it_misses():
+    x = np.log1p(STEPS)
+    dense, sparse = np.arange(len(STEPS)), np.r_[0:11, 16:19, 23 : len(STEPS)]
+    llc = ramp(20, 80, 13, 20)
+    wanted = {}
+    for name, kept in (("dense", dense), ("sparse", sparse)):
+        (found,) = transitions(read(STEPS[kept], llc[kept], 0.1, ramp(3, 1)[kept]))
+        wanted[name] = found.details["steps_wanted"]
+    first, second = wanted["sparse"]
+    assert first == pytest.approx(np.expm1((x[10] + x[16]) / 2), abs=1)
+    assert second == pytest.approx(np.expm1((x[18] + x[23]) / 2), abs=1)
+    assert not set(wanted["dense"]) & set(STEPS.tolist())
+
+
+@pytest.mark.parametrize("steps", [[2**61, 2**61 + 1, 2**61 + 2, 2**62 - 1], [0, 1, 2, 2**62 - 1]])
+def test_steps_too_large_to_be_told_apart(steps: list[int]):
+    stages = read_stages(Curve.of(steps, [1.0, 2.0, 9.0, 9.0], [0.1] * 4, [2.0, 1.0, 1.0, 1.0], [0.1] * 4), SETTINGS)
+    assert (stages[0].from_step, stages[-1].to_step) == (steps[0], steps[-1])
+
+
 def test_the_same_curve_is_read_the_same():
     noisy = ramp(20, 80) + np.random.default_rng(0).standard_normal(len(STEPS))
     assert read(STEPS, noisy, 1.0, ramp(3, 1)) == read(STEPS, noisy, 1.0, ramp(3, 1))
