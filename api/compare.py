@@ -7,8 +7,9 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
+from api.curves import CurveValue
 from api.dependencies import Reader, Shared
-from api.fields import MAX_STEP, Estimate
+from api.fields import MAX_STEP
 from api.of_series import JobId, chosen_job
 from api.problems import RESPONSES
 from api.reads import ReadRoute
@@ -19,7 +20,7 @@ from store.tables import Dataset, Job, Series
 
 router = APIRouter(tags=["stages"], responses=RESPONSES, route_class=ReadRoute)
 
-QuerySteps = Annotated[int, Query(ge=0, lt=MAX_STEP, description="A checkpoint's step.")]
+QueryStep = Annotated[int, Query(ge=0, lt=MAX_STEP, description="A checkpoint's step.")]
 
 
 MAX_NUMBER = 1e100
@@ -30,8 +31,8 @@ class PhaseOut(BaseModel):
     """What was measured there."""
 
     step: int
-    loss: Estimate
-    llc: Estimate
+    loss: CurveValue
+    llc: CurveValue
 
 
 class ComparisonOut(BaseModel):
@@ -65,21 +66,18 @@ def get_comparison(
     series_id: str,
     key: Reader,
     shared: Shared,
-    from_step: QuerySteps,
-    to_step: QuerySteps,
+    from_step: QueryStep,
+    to_step: QueryStep,
     n: Annotated[int | None, Query(ge=3, lt=2**62, description="Samples; else as many as the data set has.")] = None,
     job: JobId = None,
 ) -> ComparisonOut:
     """Their free energies, n L + λ log n, with errors, and the n from which the second is preferred."""
     with shared.reading() as session:
         chosen = chosen_job(session, key.tenant_id, series_id, job)
-        first, second = (_phase(session, chosen, step) for step in (from_step, to_step))
+        first, second = (_measured(session, chosen, step) for step in (from_step, to_step))
         samples = n or _num_samples(session, series_id)
-    found = asdict(compare(first, second, samples))
-    where = {"series": series_id, "job": chosen and chosen.id}
-    return ComparisonOut.model_validate(
-        where | {"first": _show(from_step, first), "second": _show(to_step, second)} | found
-    )
+    where = {"series": series_id, "job": chosen and chosen.id, "first": first, "second": second}
+    return ComparisonOut.model_validate(where | asdict(compare(_phase(first), _phase(second), samples)))
 
 
 def _num_samples(session: Session, series_id: str) -> int:
@@ -87,24 +85,28 @@ def _num_samples(session: Session, series_id: str) -> int:
     return max(3, dataset.num_samples)
 
 
-def _phase(session: Session, job: Job | None, step: int) -> Phase:
+def _measured(session: Session, job: Job | None, step: int) -> PhaseOut:
     """The loss and the LLC at a step. Raises: InputError `not_measured`."""
     rows = [] if job is None else curve(session, job.id, ["loss", "llc"], step, step)
-    found = {name: quantity for row in rows for name, quantity in row.quantities.items()}
-    asked = [(name, kind) for name in ("loss", "llc") for kind in ("value", "std_error")]
-    numbers = [number for name, kind in asked if (number := found.get(name, {}).get(kind)) is not None]
-    if len(numbers) < len(asked) or max(map(abs, numbers)) > MAX_NUMBER:
+    found = {
+        name: CurveValue.model_validate({**row.quantities[name], "verdict": row.verdict_of(name)})
+        for row in rows
+        for name in ("loss", "llc")
+        if name in row.quantities
+    }
+    if len(found) < 2 or not all(map(_is_number, found.values())):
         raise InputError(
             "not_measured",
             f"there is no loss and LLC with errors at step {step}",
             "name the step of a checkpoint that a job has measured: GET /v1/series/{id}/curve",
         )
-    return Phase(*numbers)
+    return PhaseOut(step=step, **found)
 
 
-def _show(step: int, phase: Phase) -> PhaseOut:
-    return PhaseOut(
-        step=step,
-        loss=Estimate(value=phase.loss, std_error=phase.loss_std_error),
-        llc=Estimate(value=phase.llc, std_error=phase.llc_std_error),
-    )
+def _is_number(found: CurveValue) -> bool:
+    return all(number is not None and abs(number) < MAX_NUMBER for number in (found.value, found.std_error))
+
+
+def _phase(measured: PhaseOut) -> Phase:
+    loss, llc = measured.loss, measured.llc
+    return Phase(loss.value or 0.0, loss.std_error or 0.0, llc.value or 0.0, llc.std_error or 0.0)

@@ -100,13 +100,13 @@ def written(series_id: str, job: Job | None, rows: Sequence[CurveRow], format: F
 def _points(rows: Sequence[CurveRow]) -> list[dict[str, Any]]:
     """Those of `Curve`. There may be tens of thousands of values: they are not made models of."""
     points: dict[int, dict[str, Any]] = {}
-    for step, checkpoint, _, verdict, quantities in rows:
-        point = points.get(step)
+    for row in rows:
+        point = points.get(row.step)
         if point is None:
-            point = points[step] = {"step": step, "checkpoint": checkpoint}
-        for name, found in sorted(quantities.items()) if len(quantities) > 1 else quantities.items():
-            own = found.get("verdict", verdict)
-            point[name] = {"value": found["value"], "std_error": found["std_error"], "verdict": own}
+            point = points[row.step] = {"step": row.step, "checkpoint": row.checkpoint_id}
+        for name in sorted(row.quantities) if len(row.quantities) > 1 else row.quantities:
+            found = row.quantities[name]
+            point[name] = {"value": found["value"], "std_error": found["std_error"], "verdict": row.verdict_of(name)}
     return list(points.values())
 
 

@@ -238,8 +238,8 @@ class Phase(Object):
     """What was measured at a checkpoint that is compared."""
 
     step: int
-    loss: Quantity
-    llc: Quantity
+    loss: CurveQuantity
+    llc: CurveQuantity
 
 
 class Comparison(Object):

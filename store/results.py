@@ -25,6 +25,10 @@ class CurveRow(NamedTuple):
     verdict: str
     quantities: Mapping[str, Mapping[str, Any]]
 
+    def verdict_of(self, quantity: str) -> str:
+        """A quantity's own verdict, else its measure's; so says the view llc_curve."""
+        return self.quantities[quantity].get("verdict", self.verdict)
+
 
 def results(session: Session, job: Job, after: tuple[int, str] | None, limit: int) -> Sequence[Row[Result, int]]:
     """At most `limit` results of a job with their steps, by (step, measure), from the one after `after`."""

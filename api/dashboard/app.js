@@ -278,7 +278,7 @@ function showTransitions(section, stages, job) {
 // A step and its 90 % interval.
 function end(step, low, high) {
   const interval = low === null || low === high ? "" : ` ${steps(low, high)}`;
-  return [String(step), h("span", { className: "soft", title: "90 % interval" }, interval)];
+  return [step.toLocaleString(), h("span", { className: "soft", title: "90 % interval" }, interval)];
 }
 
 const percent = (share) => (share === null ? "–" : `${Math.round(100 * share)} %`);

@@ -29,8 +29,8 @@ def test_a_fall_of_the_llc_at_the_same_loss(lab: Lab, series: str) -> None:
     assert (found["critical_n"], found["critical_n_low"]) == (None, None)
     assert found["first"] == {
         "step": 0,
-        "loss": {"value": 0.25, "std_error": 0.5},
-        "llc": {"value": 9.0, "std_error": 0.5},
+        "loss": {"value": 0.25, "std_error": 0.5, "verdict": "good"},
+        "llc": {"value": 9.0, "std_error": 0.5, "verdict": "good"},
     }
     back = lab.get(f"/v1/series/{series}/compare", params={"from_step": 10, "to_step": 0, "n": 1000}).json()
     assert (back["n"], back["preferred"]) == (1000, "first")
