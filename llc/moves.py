@@ -82,68 +82,85 @@ def fit_moves(paths: Paths, points: list[int], share: float) -> Moves:
 
 
 class _Fit:
-    """Levels, middles and ends of the moves of all paths, made better in turn. Places are indices of the paths' x."""
+    """Levels, middles and ends of the moves of all paths, made better in turn. Places are indices of the paths' x.
+
+    A move is looked for between the points before and after its own, a level between those beside it: so all of them
+    together cost what the curve is long, however many there are.
+    """
 
     def __init__(self, paths: Paths, points: list[int]) -> None:
         self._x, self._y, self._points = paths.x, paths.value, points
-        self._place, self._path = np.arange(len(paths.x)), np.arange(len(paths.value))
-        self._moves = range(len(points) - 1)
+        self._paths, self._moves = np.arange(len(paths.value)), range(len(points) - 1)
         # Those of all paths together: at a curve's end a single one may be anywhere.
         self.levels = np.tile(np.median(paths.value[:, points], axis=0), (len(paths.value), 1))
         shape = len(paths.value), len(self._moves)
-        self._middles, self._starts, self._stops = (np.zeros(shape, dtype=np.intp) for _ in range(3))
+        self._middles = np.zeros(shape, dtype=np.intp)
         self._widths = np.convolve(np.diff(self._x), [0.5, 0.5])
 
     def find_middles(self) -> None:
         """Where a move is half done, first."""
         for move in self._moves:
             first, last = self._points[move], self._points[move + 1]
-            is_half = (self._done(move) >= 0.5) & (self._place >= first) & (self._place <= last)
-            self._middles[:, move] = np.where(is_half.any(axis=1), is_half.argmax(axis=1), (first + last) // 2)
+            is_half = self._done(move, first, last + 1) >= 0.5
+            middle = np.where(is_half.any(axis=1), is_half.argmax(axis=1), (last - first) // 2)
+            self._middles[:, move] = first + middle
 
     def ends(self, share: float) -> Floats:
         """The x where moves start and end, (2, draws, moves)."""
         ends = np.zeros((2, *self._middles.shape))
         for move in self._moves:
-            done, middle = self._done(move), self._middles[:, move, None]
-            after, before = self._around(move)
-            is_low = (done <= share) & (self._place <= middle) & (self._place >= after[:, None])
-            last_low = len(self._x) - 1 - is_low[:, ::-1].argmax(axis=1)
-            self._starts[:, move] = start = np.where(is_low.any(axis=1), last_low, after)
-            is_high = (done >= 1 - share) & (self._place >= middle) & (self._place <= before[:, None])
-            self._stops[:, move] = stop = np.where(is_high.any(axis=1), is_high.argmax(axis=1), before)
-            ends[0, :, move] = self._crossing(done, start, share)
-            ends[1, :, move] = self._crossing(done, stop - 1, 1 - share)
+            low, high = self._between(move - 1, move + 2)
+            done, place, middle = self._done(move, low, high), np.arange(low, high), self._middles[:, move, None]
+            after, before = self._beside(move)
+            is_low = (done <= share) & (place <= middle) & (place >= after[:, None])
+            start = np.where(is_low.any(axis=1), high - 1 - is_low[:, ::-1].argmax(axis=1), after)
+            is_high = (done >= 1 - share) & (place >= middle) & (place <= before[:, None])
+            stop = np.where(is_high.any(axis=1), low + is_high.argmax(axis=1), before)
+            ends[0, :, move] = self._crossing(move, start, share)
+            ends[1, :, move] = self._crossing(move, stop - 1, 1 - share)
         return ends
 
     def find_levels(self, share: float) -> None:
         """Means of the paths where they are within `share` of the smaller change beside a level."""
         changes = np.abs(np.diff(self.levels, axis=1))
         for level in range(len(self._moves) + 1):
-            after = self._middles[:, level - 1] if level else np.zeros_like(self._path)
+            low, high = self._between(level - 1, level + 1)
+            y, place = self._y[:, low:high], np.arange(low, high)
+            after = self._middles[:, level - 1] if level else np.zeros_like(self._paths)
             before = self._middles[:, level] if level < len(self._moves) else np.full_like(after, len(self._x) - 1)
             within = share * changes[:, max(0, level - 1) : level + 1].min(axis=1)
-            is_near = np.abs(self._y - self.levels[:, level, None]) <= within[:, None]
-            is_near &= (self._place >= after[:, None]) & (self._place <= before[:, None])
-            weight = is_near * self._widths
+            is_near = np.abs(y - self.levels[:, level, None]) <= within[:, None]
+            is_near &= (place >= after[:, None]) & (place <= before[:, None])
+            weight = is_near * self._widths[low:high]
             total = weight.sum(axis=1)
-            mean = (weight * self._y).sum(axis=1) / np.where(total > 0, total, 1)
+            mean = (weight * y).sum(axis=1) / np.where(total > 0, total, 1)
             self.levels[:, level] = np.where(total > 0, mean, self.levels[:, level])
 
-    def _done(self, move: int) -> Floats:
-        """The share of a move's change that is done, everywhere."""
+    def _between(self, first: int, last: int) -> tuple[int, int]:
+        """The places from one point to another, both of them in; to the curve's ends, where there is no such point or
+        it is the outermost.
+        """
+        count = len(self._points)
+        return self._points[first] if first > 0 else 0, self._points[last] + 1 if last < count - 1 else len(self._x)
+
+    def _done(self, move: int, low: int, high: int) -> Floats:
+        """The share of a move's change that is done, at these places."""
+        return (self._y[:, low:high] - self.levels[:, move, None]) / self._change(move)[:, None]
+
+    def _change(self, move: int) -> Floats:
         change = self.levels[:, move + 1] - self.levels[:, move]
-        return (self._y - self.levels[:, move, None]) / np.where(change == 0, 1e-300, change)[:, None]
+        return np.where(change == 0, 1e-300, change)
 
-    def _around(self, move: int) -> tuple[Ints, Ints]:
+    def _beside(self, move: int) -> tuple[Ints, Ints]:
         """The middles of the moves before and after, or the curve's ends."""
-        after = self._middles[:, move - 1] if move else np.zeros_like(self._path)
+        after = self._middles[:, move - 1] if move else np.zeros_like(self._paths)
         is_last = move == len(self._moves) - 1
-        return after, np.full_like(self._path, len(self._x) - 1) if is_last else self._middles[:, move + 1]
+        return after, np.full_like(self._paths, len(self._x) - 1) if is_last else self._middles[:, move + 1]
 
-    def _crossing(self, done: Floats, left: Ints, share: float) -> Floats:
+    def _crossing(self, move: int, left: Ints, share: float) -> Floats:
         """The x between a place and the next one where this share is reached, if it is."""
         left = np.clip(left, 0, len(self._x) - 2)
-        low, high = done[self._path, left], done[self._path, left + 1]
+        level, change = self.levels[:, move], self._change(move)
+        low, high = ((self._y[self._paths, place] - level) / change for place in (left, left + 1))
         part = np.clip((share - low) / np.where(high == low, 1, high - low), 0, 1)
         return self._x[left] + part * (self._x[left + 1] - self._x[left])

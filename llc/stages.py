@@ -24,6 +24,7 @@ The method, in x = log(step + c):
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -171,10 +172,17 @@ class _Reading:
         """One between every two turning points, and more where a move has a near-plateau."""
         points = turning_points(self.llc.at_points, self.least, self.settings.min_z)
         points = [point * self.llc.stride for point in points]
+        whole = set[tuple[int, int]]()  # between these points there is no near-plateau
         while True:
             moves = fit_moves(self.llc, points, self.settings.plateau_share)
-            flat = {at for move in range(moves.count) if (at := self._flat_part(moves, move)) is not None}
-            if flat <= set(points):
+            flat: set[int] = set()
+            for move, ends in enumerate(pairwise(points)):
+                at = None if ends in whole else self._flat_part(moves, move)
+                if at is None or at in points:
+                    whole.add(ends)
+                else:
+                    flat.add(at)
+            if not flat:
                 return moves
             points = sorted(flat.union(points))
 

@@ -277,7 +277,7 @@ function showTransitions(section, stages, job) {
 
 // A step and its 90 % interval.
 function end(step, low, high) {
-  const interval = low === null || low === high ? "" : ` ${steps(low, high)}`;
+  const interval = low === null || low === high ? "" : ` (${steps(low, high)})`;
   return [step.toLocaleString(), h("span", { className: "soft", title: "90 % interval" }, interval)];
 }
 
