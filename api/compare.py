@@ -1,10 +1,9 @@
 """/v1/series/{id}/compare: which of two checkpoints a posterior prefers."""
 
-from dataclasses import asdict
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from api.curves import CurveValue
@@ -14,7 +13,7 @@ from api.of_series import JobId, chosen_job
 from api.problems import RESPONSES
 from api.reads import ReadRoute
 from llc.errors import InputError
-from llc.free_energy import Phase, compare
+from llc.free_energy import Comparison, Phase, compare
 from store.results import curve
 from store.tables import Dataset, Job, Series
 
@@ -35,30 +34,13 @@ class PhaseOut(BaseModel):
     llc: CurveValue
 
 
-class ComparisonOut(BaseModel):
+class ComparisonOut(Comparison):
     """n ΔL against Δλ log n, from the first checkpoint to the second."""
 
     series: str
     job: str
     first: PhaseOut
     second: PhaseOut
-    n: int
-    loss_term: float = Field(description="n (L₂ − L₁).")
-    loss_term_std_error: float
-    complexity_term: float = Field(description="(λ₂ − λ₁) log n.")
-    complexity_term_std_error: float
-    delta_free_energy: float = Field(description="Their sum: below 0 the second is preferred.")
-    delta_free_energy_std_error: float
-    preferred: Literal["first", "second"]
-    probability_second: float
-    driven_by: Literal["loss", "complexity", "both"] = Field(description="The term that is the reason.")
-    predicted_type: Literal["A", "B"] | None = Field(description="A: for the loss alone; null: the first is preferred.")
-    critical_n: float | None = Field(description="From here on the second is preferred; null: at every n the same is.")
-    critical_n_low: float | None = Field(description="… to critical_n_high: its 90 % interval.")
-    critical_n_high: float | None
-    probability_critical: float = Field(description="That there is a critical n.")
-    relative_llc: float | None = Field(description="λ₂/λ₁.")
-    caveat: str
 
 
 @router.get("/v1/series/{series_id}/compare", summary="Which of two checkpoints a posterior prefers")
@@ -77,7 +59,7 @@ def get_comparison(
         first, second = (_measured(session, chosen, step) for step in (from_step, to_step))
         samples = n or _num_samples(session, series_id)
     where = {"series": series_id, "job": chosen and chosen.id, "first": first, "second": second}
-    return ComparisonOut.model_validate(where | asdict(compare(_phase(first), _phase(second), samples)))
+    return ComparisonOut.model_validate(where | compare(_phase(first), _phase(second), samples).model_dump())
 
 
 def _num_samples(session: Session, series_id: str) -> int:

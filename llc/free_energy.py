@@ -23,6 +23,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, Field
 
 Floats = NDArray[np.float64]
 
@@ -43,33 +44,28 @@ class Phase:
     llc_std_error: float
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Of a second phase with a first, on n samples; errors from those of losses and LLCs, as if they were independent.
-
-    loss_term: n (L₂ − L₁), complexity_term: (λ₂ − λ₁) log n; delta_free_energy: their sum, with its standard error.
-    probability_second: that it is negative, the constant left aside. driven_by: the term that is the reason for the
-    preference. critical_n, with its 90 % interval: None where one phase is preferred at every n; probability_critical:
-    that there is one. relative_llc: λ₂/λ₁.
+class Comparison(BaseModel):
+    """Of a second phase with a first, on n samples; errors from those of losses and LLCs, as if they were independent,
+    the constant left aside.
     """
 
     n: int
-    loss_term: float
+    loss_term: float = Field(description="n (L₂ − L₁).")
     loss_term_std_error: float
-    complexity_term: float
+    complexity_term: float = Field(description="(λ₂ − λ₁) log n.")
     complexity_term_std_error: float
-    delta_free_energy: float
+    delta_free_energy: float = Field(description="Their sum: below 0 the second is preferred.")
     delta_free_energy_std_error: float
     preferred: Literal["first", "second"]
     probability_second: float
-    driven_by: Literal["loss", "complexity", "both"]
-    predicted_type: Literal["A", "B"] | None
-    critical_n: float | None
-    critical_n_low: float | None
+    driven_by: Literal["loss", "complexity", "both"] = Field(description="The term that is the reason.")
+    predicted_type: Literal["A", "B"] | None = Field(description="A: for the loss alone; null: the first is preferred.")
+    critical_n: float | None = Field(description="From here on the second is preferred; null: at every n the same is.")
+    critical_n_low: float | None = Field(description="… to critical_n_high: its 90 % interval.")
     critical_n_high: float | None
-    probability_critical: float
-    relative_llc: float | None
-    caveat: str
+    probability_critical: float = Field(description="That there is a critical n.")
+    relative_llc: float | None = Field(description="λ₂/λ₁.")
+    caveat: str = CAVEAT
 
 
 def compare(first: Phase, second: Phase, n: int) -> Comparison:
@@ -108,7 +104,6 @@ def compare(first: Phase, second: Phase, n: int) -> Comparison:
         critical_n_high=_finite(high) if np.isfinite(best) else None,
         probability_critical=float(exists.mean()),
         relative_llc=second.llc / first.llc if first.llc > 0 else None,
-        caveat=CAVEAT,
     )
 
 
