@@ -18,12 +18,13 @@ import numpy as np
 from numpy.random import Generator
 from scipy.special import betainc
 
+from llc.settings import StageSettings
 from llc.smoothing import Floats
 from llc.stages import Curve
 
 MAX_STAGES = 7
 NUM_CHAINS = 4
-END_SHARE = 0.05
+END_SHARE = StageSettings().plateau_share
 FINE = 20_001
 """Places of the noiseless curve."""
 

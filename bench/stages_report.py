@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 
@@ -15,11 +14,10 @@ import numpy as np
 
 from bench.planted import plant
 from bench.published import LANGUAGE_MODEL, LINEAR_REGRESSION, is_found, rebuilt
+from bench.stages import OURS, Score, ours
+from lambdahat.plot import TYPE_COLOURS
 from llc.settings import StageSettings
 from llc.stages import read_stages
-
-if TYPE_CHECKING:
-    from bench.stages import Score
 
 RUNS = 20
 
@@ -59,7 +57,7 @@ LR3 to LR4 and LM4 to LM5 go on in one direction over a near-plateau, which zero
 """
 
 
-def write(scores: "Sequence[Score]", out: Path) -> None:
+def write(scores: Sequence[Score], out: Path) -> None:
     """Into this folder."""
     planted = [one for one in scores if one.planted]
     flat = [one for one in scores if not one.planted]
@@ -71,7 +69,7 @@ def write(scores: "Sequence[Score]", out: Path) -> None:
             rows.append(_row(noise, method, of, [one for one in flat if (one.method, one.noise) == (method, noise)]))
     text = TEXT.format(
         rows="\n".join(rows),
-        parts=_parts([one for one in planted if one.method == "ours" and one.noise == noises[0]]),
+        parts=_parts([one for one in planted if one.method == OURS and one.noise == noises[0]]),
         runs=RUNS,
         published=_published(),
         curves=len({one.seed for one in planted}),
@@ -84,7 +82,7 @@ def write(scores: "Sequence[Score]", out: Path) -> None:
     _draw(out / "stages.png")
 
 
-def _methods(scores: "Sequence[Score]") -> list[str]:
+def _methods(scores: Sequence[Score]) -> list[str]:
     """All, but of those with several penalties the best."""
     best: dict[str, tuple[float, str]] = {}
     for method in dict.fromkeys(one.method for one in scores):
@@ -93,11 +91,11 @@ def _methods(scores: "Sequence[Score]") -> list[str]:
     return [method for _, method in best.values()]
 
 
-def _f1(scores: "Sequence[Score]") -> float:
+def _f1(scores: Sequence[Score]) -> float:
     return 2 * sum(len(one.pairs) for one in scores) / max(1, sum(one.planted + one.found for one in scores))
 
 
-def _row(noise: float, method: str, scores: "Sequence[Score]", flat: "Sequence[Score]") -> str:
+def _row(noise: float, method: str, scores: Sequence[Score], flat: Sequence[Score]) -> str:
     pairs = [pair for one in scores for pair in one.pairs]
     covers = [hit for pair in pairs for hit in pair["covers"] if hit is not None]
     cells = [
@@ -112,7 +110,7 @@ def _row(noise: float, method: str, scores: "Sequence[Score]", flat: "Sequence[S
     return f"| {' | '.join(cells)} |"
 
 
-def _parts(scores: "Sequence[Score]") -> str:
+def _parts(scores: Sequence[Score]) -> str:
     """Where our intervals cover, by shape and end."""
     lines = [
         "Ours, at the lower noise, by shape:",
@@ -145,18 +143,15 @@ def _published() -> str:
 
 
 def _draw(path: Path, seeds: Sequence[int] = (1_000_004, 1_000_005, 1_000_011, 1_000_014)) -> None:
-    from bench.stages import ours
-
     figure, panels = plt.subplots(2, 2, figsize=(11, 6.4), layout="constrained")
-    colours = {"A": "#d55e00", "B": "#0072b2", None: "#7f7f7f"}
     for seed, axes in zip(seeds, panels.flat, strict=True):
         planted = plant(seed, 0.05)
         curve = planted.curve
         axes.errorbar(planted.x, curve.llc, curve.llc_std_error, fmt=".", color="#1b1b1b", markersize=3, linewidth=0.6)
         for true in planted.transitions:
-            axes.axvspan(true.start, true.stop, 0.55, 1, color=colours[true.type], alpha=0.2, linewidth=0)
+            axes.axvspan(true.start, true.stop, 0.55, 1, color=TYPE_COLOURS[true.type], alpha=0.2, linewidth=0)
         for one in ours(planted):
-            axes.axvspan(one.start, one.stop, 0, 0.45, color=colours[one.type], alpha=0.35, linewidth=0)
+            axes.axvspan(one.start, one.stop, 0, 0.45, color=TYPE_COLOURS[one.type], alpha=0.35, linewidth=0)
             for interval in filter(None, (one.start_interval, one.stop_interval)):
                 axes.axvspan(*interval, 0.45, 0.5, color="#1b1b1b", alpha=0.6, linewidth=0)
         near = curve.llc[np.isfinite(curve.llc)]
