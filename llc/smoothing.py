@@ -30,6 +30,7 @@ from scipy.linalg import lapack
 Floats = NDArray[np.float64]
 LAPACK: Any = lapack  # the stubs don't know all of it
 
+NUM_WARM_SWEEPS = 80  # of the burn-in, with the first weights: by them the curve finds its jumps
 NUM_BURNIN_SWEEPS = 300
 NUM_DRAWS = 700
 DOF = 8.0  # of the errors' Student t
@@ -96,8 +97,8 @@ def smooth(x: Floats, y: Floats, std_error: Floats, noise: SharedNoise, generato
     scale = max(float(np.subtract(*np.percentile(y, [90, 10]))), 2 * float(np.median(std_error)))
     middle, span = float(np.median(y)), float(x[-1] - x[0])
     chain = _Chain((x - x[0]) / span, (y - middle) / scale, std_error / scale, noise, generator)
-    for _ in range(NUM_BURNIN_SWEEPS):
-        chain.sweep()
+    for sweep in range(NUM_BURNIN_SWEEPS):
+        chain.sweep(is_warm=sweep >= NUM_WARM_SWEEPS)
     draws = []
     for _ in range(NUM_DRAWS):
         chain.sweep()
@@ -120,7 +121,7 @@ class _Chain:
         self._at = self._k * np.arange(self._n)
         # C⁻¹ of an interval's change, [[h³/3, h²/2], [h²/2, h]] q: entries of its three places.
         self._values, self._mixed, self._slopes = 12 / h**3, 6 / h**2, 4 / h
-        floor = float(np.median(s)) ** 2
+        floor = np.maximum(s[1:], s[:-1]) ** 2
         self._least_q = np.maximum(3e-6 * floor, 12 * FINEST * floor / h**3)
         self.lambda2, self.nu = np.ones(self._n - 1), np.ones(self._n - 1)
         self.tau2 = self.xi = self.kappa2 = 1.0
@@ -128,12 +129,14 @@ class _Chain:
         self.u = np.zeros(self._n)
         self.f = self.g = np.zeros(self._n)
 
-    def sweep(self) -> None:
-        """Draw everything once, each given the rest."""
+    def sweep(self, is_warm: bool = True) -> None:
+        """Draw everything once, each given the rest; but the points' weights only by a chain that is warm. While the
+        curve is still far from its jumps it would take the points beside them as wrong, and stay with that.
+        """
         self.q = np.maximum(self.tau2 * self.lambda2, self._least_q)
         self._draw_curve()
         self._draw_scales()
-        self._draw_noise()
+        self._draw_noise(is_warm)
 
     def _draw_curve(self) -> None:
         """f, g and u given scales: normal, with banded precision P = L Lᵀ and mean P⁻¹ b."""
@@ -190,13 +193,16 @@ class _Chain:
         self.tau2 = (1 / self.xi + (squares / self.lambda2).sum() / 2) / gamma(m + 0.5)
         self.xi = (1 + 1 / self.tau2) / gamma(1.0)
 
-    def _draw_noise(self) -> None:
-        """κ and each point's weight given the curve: t₈ as a mixture of normals, or a point that is wrong."""
+    def _draw_noise(self, is_warm: bool) -> None:
+        """κ and, if it is warm, each point's weight given the curve: t₈ as a mixture of normals, or a point that is
+        wrong.
+        """
         gamma, n, share, memory = self._generator.standard_gamma, self._n, self.noise.share, self.noise.memory
         errors = (self.y - self.f - np.sqrt(share) * self.s * self.u) ** 2 / ((1 - share) * self.s**2)
         squares = errors / self.kappa2
-        is_wild = self._generator.random(n) < _wild_share(squares)
-        self.weights = np.where(is_wild, WILD**-2, gamma((DOF + 1) / 2, n) / ((DOF + squares) / 2))
+        if is_warm:
+            is_wild = self._generator.random(n) < _wild_share(squares)
+            self.weights = np.where(is_wild, WILD**-2, gamma((DOF + 1) / 2, n) / ((DOF + squares) / 2))
         total, count = (self.weights * errors).sum(), n
         if share:
             total += self.u[0] ** 2 + ((self.u[1:] - memory * self.u[:-1]) ** 2).sum() / (1 - memory**2)

@@ -157,7 +157,7 @@ class _Reading:
         self.loss_span = float(np.ptp(self.loss.value.mean(axis=0))) if self.loss else np.nan
         self.unseen_loss = UNSEEN_LOSS * float(np.nanmedian(curve.loss_std_error)) if self.loss else np.nan
         self.moves = self._moves()
-        self.loss_changes = [self._loss_change(*self.moves.ends[:, :, move]) for move in range(self.moves.count)]
+        self.loss_changes = [self._loss_change(*self._seen(move)) for move in range(self.moves.count)]
 
     def _loss(self, generator: np.random.Generator) -> Paths | None:
         """Paths of the loss, at the LLC's x; None where it is known at fewer than three checkpoints."""
@@ -304,6 +304,15 @@ class _Reading:
         if self.loss is None or np.median(start) < self.loss.x[0] or np.median(stop) > self.loss.x[-1]:
             return None
         return np.diff(self.loss.at(np.stack([start, stop], axis=1)), axis=1)[:, 0]
+
+    def _seen(self, move: int) -> tuple[Floats, Floats]:
+        """The checkpoints around a move's ends, path by path. Where in a gap between checkpoints the LLC has changed,
+        and where the loss, nobody has seen: what both did in the gap belongs together.
+        """
+        start, stop = self.moves.ends[:, :, move]
+        last = len(self.x) - 1
+        before = np.clip(np.searchsorted(self.x, start, side="right") - 1, 0, last)
+        return self.x[before], self.x[np.clip(np.searchsorted(self.x, stop), 0, last)]
 
     def _judge(self, move: int, loss: Floats | None) -> tuple[Type | None, dict[str, float | None], str]:
         """A transition's type, the probability of each, and why."""

@@ -72,6 +72,18 @@ def test_a_wrong_point_moves_nothing():
     assert np.abs(moved).max() < 0.6
 
 
+def test_a_jump_between_two_points_stays_between_them():
+    """A chain that begins by taking the points beside it as wrong stays with that: of these, a third did."""
+    x, missed = np.log(np.arange(1.0, 19)), 0
+    for jump in (5, 8, 11):
+        value = np.where(np.arange(18) < jump, 1.9, 0.0)
+        s = np.where(value > 0, 0.09, 0.02)
+        for seed in range(6):
+            mean = smooth(x, value, s, SharedNoise(), np.random.default_rng(seed)).at_points.mean(axis=0)
+            missed += bool(np.abs(mean - value).max() > 0.5)
+    assert missed <= 2
+
+
 def test_units_do_not_matter():
     s, y = np.full(len(X), 0.5), bent(X) + 0.5 * np.random.default_rng(0).standard_normal(len(X))
     paths = smoothed(y, s)

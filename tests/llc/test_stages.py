@@ -144,6 +144,16 @@ def test_the_reason_is_in_words(llc: Floats, loss: Floats, words: str):
     assert re.search(words, found.reason), found.reason
 
 
+@pytest.mark.parametrize("loss_s", [0.02, 1e-5])
+def test_what_both_do_in_one_gap_between_checkpoints_belongs_together(loss_s: float):
+    """Where in the gap each of them does it nobody has seen."""
+    late = np.arange(18) > 8
+    found = read(np.arange(18), np.where(late, 4.0, -5.0), 0.2, np.where(late, 0.0, 1.9), loss_s)
+    (transition,) = transitions(found)
+    assert (transition.type, transition.probability_a) == ("A", 1.0)
+    assert transition.delta_loss == pytest.approx(-1.9, abs=0.1)
+
+
 def test_slightly_is_by_the_side_of_the_run_s_other_transitions():
     """The loss falls by a tenth of its range in the second; but only where the LLC falls does it matter how much."""
     llc = ramp(20, 80, 8, 14) + ramp(0, -40, 22, 30)
