@@ -21,7 +21,7 @@ from api.reads import ReadRoute
 from api.root_path import link
 from api.streams import Message, stream
 from llc.settings import JobSettings
-from store import jobs, quotas
+from store import following, jobs, quotas
 from store.owned import find, newest
 from store.results import events, results
 from store.tables import Job, Result, Series
@@ -43,14 +43,20 @@ MAX_EVENTS = 1000
 
 
 class NewJob(JobSettings):
-    """A job over all checkpoints that the series has now. What is left out takes its default."""
+    """A job over all checkpoints that the series has now, and, if it is to follow, over those it has later. What is
+    left out takes its default.
+    """
 
     model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
     series: Id
+    follow: bool = Field(
+        default=False,
+        description="Measure each new checkpoint as it comes, and read the stages again, until POST …/finish.",
+    )
 
     def settings(self) -> JobSettings:
         """What to compute."""
-        return JobSettings.model_validate(self.model_dump(exclude={"series"}))
+        return JobSettings.model_validate(self.model_dump(exclude={"series", "follow"}))
 
 
 class ProgressOut(BaseModel):
@@ -83,6 +89,7 @@ class JobOut(BaseModel):
     id: str
     series: str
     state: JobState
+    following: bool = Field(description="Whether it takes in new checkpoints of its series: POST …/finish ends that.")
     settings: JobSettings
     plan: PlanOut | None = Field(
         description="How rows go through the model; null until it is measured. The same job again has the same."
@@ -147,6 +154,7 @@ def _show(session: Session, rows: Sequence[Job]) -> list[JobOut]:
                 "id": row.id,
                 "series": row.series_id,
                 "state": row.state,
+                "following": row.following,
                 "settings": row.settings,
                 "calibration": row.calibration,
                 "plan": row.plan,
@@ -189,7 +197,7 @@ def _show_results(rows: Sequence[Row[Result, int]]) -> list[ResultOut]:
 def post_job(body: NewJob, request: Request, response: Response, shared: Shared, once: Once) -> JobOut:
     def create(session: Session) -> JobOut:
         series = find(session, Series, once.tenant_id, body.series, lock="keep")
-        job = jobs.create_job(session, once.tenant_id, series, body.settings())
+        job = jobs.create_job(session, once.tenant_id, series, body.settings(), body.follow)
         added = jobs.num_shards(session, job.id)
         quotas.require_room(session, shared.settings, once.tenant_id, "queued_shards", added, is_added=True)
         response.headers["Location"] = link(request, f"/v1/jobs/{job.id}")
@@ -226,6 +234,15 @@ def cancel_job(job_id: str, key: Writer, shared: Shared) -> JobOut:
         job = find(session, Job, key.tenant_id, job_id)
         jobs.request_cancel(session, job)
         session.refresh(job)
+        return _show(session, [job])[0]
+
+
+@router.post("/{job_id}/finish", summary="Let a job follow its series no longer", status_code=202)
+def finish_job(job_id: str, key: Writer, shared: Shared) -> JobOut:
+    """It ends when all checkpoints that the series has now are measured. A job that doesn't follow is left as it is."""
+    with shared.session() as session:
+        job = find(session, Job, key.tenant_id, job_id)
+        following.finish(session, job)
         return _show(session, [job])[0]
 
 

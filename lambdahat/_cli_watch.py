@@ -67,7 +67,8 @@ def why_failed(job: Job) -> str:
 def describe(job: Job) -> str:
     """`1200/4800 row-steps  310/s  12 s left`."""
     progress = job.progress
-    parts = [f"{progress.done}/{progress.total} row-steps"]
+    parts = ["follows its series"] if job.following else []
+    parts.append(f"{progress.done}/{progress.total} row-steps")
     if progress.rate:
         parts.append(f"{progress.rate:,.0f}/s")
     if not job.is_finished and progress.seconds_left is not None:

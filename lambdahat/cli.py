@@ -136,7 +136,10 @@ def run(
     settings: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="A job's settings as JSON; options win over it.")
     ] = None,
-    watch: Annotated[bool, typer.Option(help="Follow the job to its end.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Measure what is posted later, too, as it comes, until lambdahat finish.")
+    ] = False,
+    watch: Annotated[bool, typer.Option(help="Watch the job to its end.")] = False,
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
@@ -154,7 +157,7 @@ def run(
     llc = {name: value for name, value in llc.items() if value is not None} | ({"settings": "auto"} if auto else {})
     body = with_options(body, llc, epsilon, hessian)
     with connect(url, key) as client:
-        job = client.run(find_series(client, series), **body)
+        job = client.run(find_series(client, series), follow=follow, **body)
         out.print(f"{job.id}  {job.state}")
         if watch:
             watch_job(client, job)
@@ -166,7 +169,7 @@ def watch(
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
-    """Follow a job: progress, rate and time left, then what it found."""
+    """Watch a job: progress, rate and time left, then what it found."""
     with connect(url, key) as client:
         watch_job(client, find_job(client, job))
 
@@ -180,9 +183,17 @@ def cancel(job: JobArgument, url: Url = DEFAULT_URL, key: Key = None) -> None:
 
 
 @app.command()
+def finish(job: JobArgument, url: Url = DEFAULT_URL, key: Key = None) -> None:
+    """Let a job follow its series no longer. It ends when all that is posted now is measured."""
+    with connect(url, key) as client:
+        ending = client.finish(find_job(client, job))
+        out.print(f"{ending.id}  {ending.state}")
+
+
+@app.command()
 def retry(
     job: JobArgument,
-    watch: Annotated[bool, typer.Option(help="Follow the job to its end.")] = False,
+    watch: Annotated[bool, typer.Option(help="Watch the job to its end.")] = False,
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:

@@ -177,7 +177,8 @@ class Client(WebhookMethods):
 
         measures: settings by measure, for example `{"llc": {"gamma": 10}, "hessian": {}}`; null leaves one out, what
         is not said has the server's default, and `{"llc": "auto"}` lets a pilot choose.
-        settings: the rest of a job's, such as `checkpoints_per_shard`.
+        settings: the rest of a job's, such as `checkpoints_per_shard`. With `follow=True` it measures what is posted
+        later, too, as it comes, until `finish`.
         """
         chosen = {} if measures is None else {"measures": dict(measures)}
         return self._post("/v1/jobs", Job, {"series": ident(series), **chosen, **settings})
@@ -193,6 +194,10 @@ class Client(WebhookMethods):
     def cancel(self, job: str | Job) -> Job:
         """Ask a job to stop; what it has found already stays."""
         return self._post(f"/v1/jobs/{ident(job)}/cancel", Job, None, idempotent=True)
+
+    def finish(self, job: str | Job) -> Job:
+        """Let a job follow its series no longer: it ends when all that is posted now is measured."""
+        return self._post(f"/v1/jobs/{ident(job)}/finish", Job, None, idempotent=True)
 
     def retry(self, job: str | Job) -> Job:
         """Run again what failed or was cancelled of a job; what succeeded stays."""

@@ -112,11 +112,12 @@ class Progress(Object):
 
 class Job(Resource):
     """Measures and settings applied to a series. `error`: why it failed, else null; `calibration`: how a pilot chose
-    the settings of the LLC, else null.
+    the settings of the LLC, else null; `following`: whether it takes in new checkpoints of its series.
     """
 
     series: str
     state: JobState
+    following: bool = False
     settings: dict[str, Any]
     progress: Progress
     plan: dict[str, Any] | None = None

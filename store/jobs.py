@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import RowMapping, delete, func, insert, select, text, update
+from sqlalchemy import RowMapping, delete, exists, func, insert, select, text, update
 from sqlalchemy.orm import Session
 
 from llc.errors import InputError
@@ -39,52 +39,38 @@ class Progress:
     seconds_left: float | None = None
 
 
-def create_job(session: Session, tenant_id: str, series: Series, settings: JobSettings) -> Job:
-    """A job over all checkpoints that the series has now, cut into shards.
+def create_job(session: Session, tenant_id: str, series: Series, settings: JobSettings, following: bool = False) -> Job:
+    """A job over all checkpoints that the series has now, cut into shards; following: and over those it has later.
 
     Raises: InputError `empty_series`, or for a refinement that doesn't fit; NotFoundError for its data set.
     """
+    pilot = settings.measures.llc if isinstance(settings.measures.llc, AutoLLCSettings) else None
     checkpoint_ids = session.scalars(
         select(Checkpoint.id).where(Checkpoint.series_id == series.id).order_by(Checkpoint.step)
     ).all()
-    if not checkpoint_ids:
+    if not checkpoint_ids and not (following and pilot is None):
         raise InputError(
-            "empty_series", f"series '{series.id}' has no checkpoints", "post its checkpoints first, then the job"
+            "empty_series",
+            f"series '{series.id}' has no checkpoints{' that a pilot could take' if pilot else ''}",
+            "post its checkpoints first, then the job",
         )
     model = session.scalars(select(Model).where(Model.id == series.model_id)).one()
     _check_refinements(session, tenant_id, model, settings.measures.llc)
-    job = Job(id=new_id("job"), tenant_id=tenant_id, series_id=series.id, settings=settings.model_dump(mode="json"))
+    kept = settings.model_dump(mode="json")
+    job = Job(id=new_id("job"), tenant_id=tenant_id, series_id=series.id, settings=kept, following=following)
     # The same job again gives the same numbers, to the last bit.
     same = Job.series_id == series.id, Job.settings == job.settings, Job.plan.is_not(None)
     job.plan = session.scalars(select(Job.plan).where(*same).order_by(Job.id.desc()).limit(1)).first()
     session.add(job)
     session.flush()
-    size = settings.shard_size(model.num_parameters)
-    shards = [checkpoint_ids[start : start + size] for start in range(0, len(checkpoint_ids), size)]
-    pilot = settings.measures.llc if isinstance(settings.measures.llc, AutoLLCSettings) else None
-    session.execute(
-        insert(Shard),
-        [
-            {
-                "id": new_id("shd"),
-                "job_id": job.id,
-                "ordinal": ordinal,
-                "kind": "measure",
-                "queue": settings.device,
-                "checkpoint_ids": list(ids),
-                "work_total": len(ids) * settings.measures.work,
-            }
-            | ({"run_at": NEVER} if pilot else {})  # which `calibrated` brings forward
-            for ordinal, ids in enumerate(shards)
-        ],
-    )
+    num_shards = add_shards(session, job.id, settings, model.num_parameters, checkpoint_ids, is_waiting=bool(pilot))
     if pilot:
         chosen = [checkpoint_ids[i] for i in pilot.pilot(len(checkpoint_ids))]
         session.execute(
             insert(Shard).values(
                 id=new_id("shd"),
                 job_id=job.id,
-                ordinal=len(shards) + 1,
+                ordinal=num_shards + 1,
                 kind="calibrate",
                 queue=settings.device,
                 checkpoint_ids=chosen,
@@ -93,12 +79,46 @@ def create_job(session: Session, tenant_id: str, series: Series, settings: JobSe
     # The stages are read when every checkpoint is done: `settle` brings their time forward.
     session.execute(
         insert(Shard).values(
-            id=new_id("shd"), job_id=job.id, ordinal=len(shards), kind="stages", checkpoint_ids=[], run_at=NEVER
+            id=new_id("shd"), job_id=job.id, ordinal=num_shards, kind="stages", checkpoint_ids=[], run_at=NEVER
         )
     )
-    event(session, job.id, "job.queued", {"checkpoints": len(checkpoint_ids), "shards": len(shards)})
+    event(session, job.id, "job.queued", {"checkpoints": len(checkpoint_ids), "shards": num_shards})
     session.refresh(job)
     return job
+
+
+def add_shards(
+    session: Session,
+    job_id: str,
+    settings: JobSettings,
+    num_parameters: int,
+    checkpoint_ids: Sequence[str],
+    is_waiting: bool,
+) -> int:
+    """Cut checkpoints into shards that are due now, or, if they wait for a pilot, when `calibrated` says so; how many.
+    The job's row is locked, or new.
+    """
+    taken = select(func.max(Shard.ordinal)).where(Shard.job_id == job_id)
+    first = session.scalar(taken)
+    start = 0 if first is None else first + 1
+    size = settings.shard_size(num_parameters)
+    shards = [checkpoint_ids[at : at + size] for at in range(0, len(checkpoint_ids), size)]
+    rows = [
+        {
+            "id": new_id("shd"),
+            "job_id": job_id,
+            "ordinal": ordinal,
+            "kind": "measure",
+            "queue": settings.device,
+            "checkpoint_ids": list(ids),
+            "work_total": len(ids) * settings.measures.work,
+        }
+        | ({"run_at": NEVER} if is_waiting else {})
+        for ordinal, ids in enumerate(shards, start)
+    ]
+    if rows:
+        session.execute(insert(Shard), rows)
+    return len(rows)
 
 
 def num_shards(session: Session, job_id: str) -> int:
@@ -123,7 +143,9 @@ def request_cancel(session: Session, job: Job) -> None:
     session.refresh(job)
     if job.state in ENDED or job.cancel_requested_at is not None:
         return
-    session.execute(text("UPDATE jobs SET cancel_requested_at = now() WHERE id = :job"), {"job": job.id})
+    session.execute(
+        text("UPDATE jobs SET cancel_requested_at = now(), following = false WHERE id = :job"), {"job": job.id}
+    )
     session.execute(
         text(
             "UPDATE shards SET state = 'cancelled', finished_at = now()"
@@ -166,9 +188,11 @@ def retry(session: Session, job: Job) -> None:
         return
     session.execute(delete(Stage).where(Stage.job_id == job.id))  # they are read again when all is done
     session.execute(_AGAIN, {"job": job.id, "never": NEVER})
-    ended = {"state": "queued", "finished_at": None, "error": None, "cancel_requested_at": None}
+    measured = exists().where(Shard.job_id == job.id, Shard.kind == "measure", Shard.state == "succeeded")
+    ended = {"state": "queued", "finished_at": None, "error": None, "cancel_requested_at": None, "unread": measured}
     session.execute(update(Job).where(Job.id == job.id).values(**ended))
     event(session, job.id, "job.retried", {})
+    settle(session, job.id)
     session.refresh(job)
 
 
@@ -242,21 +266,41 @@ _GIVE_UP_MEASURING = text(
 )
 
 
+_READ = text(
+    """
+    UPDATE shards
+    SET state = 'queued', attempt = 0, failures = 0, losses = 0, error = NULL, dispatched_at = NULL,
+        run_at = greatest(now(), finished_at + (finished_at - started_at)), finished_at = NULL
+    WHERE job_id = :job AND kind = 'stages' AND (state <> 'queued' OR run_at = :never)
+    """
+)
+"""The stages, for the first time or again: not before its time where an attempt failed, and not sooner than the last
+reading took, so that one that follows takes half of a worker at most.
+"""
+
+
 def settle(session: Session, job_id: str) -> None:
-    """Once nothing of a job waits or runs: bring on its stages, or end it. The job's row is locked."""
+    """Bring on the stages of a job once nothing else of it waits or runs, or, if it follows its series, whenever there
+    are new results; end it once they are read. The job's row is locked.
+    """
     session.execute(_GIVE_UP_MEASURING, {"job": job_id})
-    shards = session.execute(select(Shard.kind, Shard.state, Shard.error).where(Shard.job_id == job_id)).all()
-    measured = [shard.state for shard in shards if shard.kind == "measure"]
-    last = next(shard.state for shard in shards if shard.kind == "stages")
-    if any(shard.state not in ENDED for shard in shards if shard.kind != "stages") or last == "running":
+    following, unread, cancelled = session.execute(
+        select(Job.following, Job.unread, Job.cancel_requested_at.is_not(None)).where(Job.id == job_id)
+    ).one()
+    shards = session.execute(
+        select(Shard.kind, Shard.state, Shard.error, Shard.run_at).where(Shard.job_id == job_id)
+    ).all()
+    last = next(shard for shard in shards if shard.kind == "stages")
+    waits = any(shard.state not in ENDED for shard in shards if shard.kind != "stages")
+    if last.state == "running" or (waits and not following):
         return
-    cancelled = is_cancelled(session, job_id)
-    if last == "queued":
-        if "succeeded" in measured and not cancelled:
-            session.execute(
-                text("UPDATE shards SET run_at = now() WHERE job_id = :job AND kind = 'stages' AND run_at = :never"),
-                {"job": job_id, "never": NEVER},
-            )
+    if unread and not cancelled:
+        session.execute(_READ, {"job": job_id, "never": NEVER})
+        return
+    if following:
+        return
+    if last.state == "queued":
+        if last.run_at != NEVER and not cancelled:
             return
         session.execute(
             text("UPDATE shards SET state = 'cancelled', finished_at = now() WHERE job_id = :job AND kind = 'stages'"),
@@ -282,7 +326,8 @@ def event(session: Session, job_id: str, kind: str, data: dict[str, Any]) -> Non
     session.execute(text("SELECT pg_notify(:channel, :job)"), {"channel": CHANNEL, "job": job_id})
     if kind in webhooks.EVENTS:
         job = session.execute(select(Job.tenant_id, Job.series_id, Job.state).where(Job.id == job_id)).one()
-        webhooks.announce(session, job.tenant_id, kind, at, _told(job_id, job.series_id, job.state))
+        about = {"transition": data} if kind.startswith("transition.") else {}
+        webhooks.announce(session, job.tenant_id, kind, at, _told(job_id, job.series_id, job.state) | about)
 
 
 def _told(job_id: str, series_id: str, state: str) -> dict[str, Any]:

@@ -16,14 +16,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import BindParameter, bindparam, func, select, text, update
+from sqlalchemy import BindParameter, bindparam, delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
 from llc.settings import JobSettings, MeasureSettings
-from store import owners
+from store import certain, owners
 from store.jobs import calibrated, event, is_cancelled, lock, settle
-from store.tables import Shard, Stage
+from store.tables import Job, Shard, Stage
 
 MAX_BACKOFF_SECONDS = 60.0
 MAX_LOSSES = 20
@@ -92,6 +92,8 @@ def claim(session: Session, shard_id: str, owner: str, lease_seconds: float) -> 
         text("UPDATE jobs SET state = 'running', started_at = coalesce(started_at, now()) WHERE id = :job"),
         {"job": job["id"]},
     )
+    if shard["kind"] == "stages":  # what is found from now on may come too late for this reading
+        session.execute(update(Job).where(Job.id == job["id"]).values(unread=False))
     event(session, job["id"], "shard.started", {"shard": shard_id, "attempt": shard["attempt"]})
     return Lease(
         shard_id=shard_id,
@@ -160,6 +162,8 @@ def finish(
     lock(session, lease.job_id)
     for sha256, size in sorted((blobs or {}).items()):  # in one order, so that nobody waits in a ring
         owners.add_owner(session, lease.tenant_id, sha256, size)
+    if lease.kind == "stages":  # of an earlier reading
+        session.execute(delete(Stage).where(Stage.job_id == lease.job_id))
     ended = session.execute(
         text(
             f"""
@@ -188,6 +192,10 @@ def finish(
     ).scalar_one()
     if not ended:
         raise LeaseLostError(lease.shard_id)
+    if lease.kind == "measure":
+        session.execute(update(Job).where(Job.id == lease.job_id).values(unread=True))
+    if lease.kind == "stages":
+        certain.tell(session, lease.job_id)
     if calibration is not None:
         measures = MeasureSettings.model_validate(calibration["measures"])
         calibrated(session, lease.job_id, measures, calibration["report"])

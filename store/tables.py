@@ -199,7 +199,8 @@ class Job(Base):
 
     calibration: how a pilot chose the settings of the LLC, which then stand in `settings`; null if they were given;
     plan: how all shards send rows through the model (llc.planning), null until the first
-    has measured it, unless an earlier job was like this one.
+    has measured it, unless an earlier job was like this one; following: checkpoints that the series has later are
+    measured, too (store.following); unread: there are results that the stages were not read with.
     """
 
     __tablename__ = "jobs"
@@ -210,12 +211,19 @@ class Job(Base):
     calibration: Mapped[JSON | None] = mapped_column(JSONB(none_as_null=True))
     plan: Mapped[JSON | None] = mapped_column(JSONB(none_as_null=True))
     state: Mapped[str] = mapped_column(server_default="queued")
+    following: Mapped[bool] = mapped_column(server_default=text("false"))
+    unread: Mapped[bool] = mapped_column(server_default=text("false"))
     cancel_requested_at: Mapped[datetime | None]
     error: Mapped[JSON | None] = mapped_column(JSONB(none_as_null=True))
     created_at: Mapped[datetime] = _created_at()
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
-    __table_args__ = (_state_check(), Index(None, "tenant_id", "id"), Index(None, "series_id", "id"))
+    __table_args__ = (
+        _state_check(),
+        Index(None, "tenant_id", "id"),
+        Index(None, "series_id", "id"),
+        Index("ix_jobs_following", "id", postgresql_where=text("following")),
+    )
 
 
 class Shard(Base):

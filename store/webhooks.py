@@ -34,6 +34,8 @@ Kind = Literal[
     "job.succeeded",
     "job.failed",
     "job.cancelled",
+    "transition.certain",
+    "transition.withdrawn",
     "webhook.disabled",
 ]
 EVENTS: tuple[Kind, ...] = get_args(Kind)

@@ -1,5 +1,5 @@
-"""`python -m worker.sweeper`: takes back expired leases, sends hints for shards that are due, and now and then deletes
-what nothing refers to. One is enough; more do no harm.
+"""`python -m worker.sweeper`: takes back expired leases, gives jobs that follow a series its new checkpoints, sends
+hints for shards that are due, and now and then deletes what nothing refers to. One is enough; more do no harm.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
-from store import idempotency, leases
+from store import following, idempotency, leases
 from store.clock import Clock, straighten
 from store.database import SWEEPER, connect
 from store.logs import Outage, write_json
@@ -38,6 +38,7 @@ class Sweeper:
             self._reap(session)
         with self._transaction() as session:
             idempotency.forget_old(session)
+        self._follow()
         for queue in QUEUES:
             self._dispatch(queue)
 
@@ -50,6 +51,13 @@ class Sweeper:
         if self._clock.is_steady(session, seconds):
             for shard_id in leases.reap(session, seconds):
                 log.warning("lease_expired", shard=shard_id)
+
+    def _follow(self) -> None:
+        with self._transaction() as session:
+            behind = following.behind(session)
+        for job in behind:
+            with self._transaction() as session:
+                log.info("job_extended", job=job, checkpoints=following.take_in(session, job))
 
     def _dispatch(self, queue: str) -> None:
         settings, lying = self._settings, hints.count(queue)

@@ -50,6 +50,28 @@ def test_a_job_is_accepted_and_waits(lab: Lab, series: str) -> None:
     assert lab.get("/v1/jobs", params={"series": lab.series()}).json()["data"] == []
 
 
+def test_a_job_may_follow_a_series_that_has_nothing_yet(lab: Lab) -> None:
+    """Until it is asked to finish, which may be asked again."""
+    series = lab.series()
+    made = lab.post("/v1/jobs", json={"series": series, "follow": True})
+    assert (made.status_code, made.json()["following"], made.json()["state"]) == (202, True, "queued")
+    job = made.json()["id"]
+    assert "follow" not in made.json()["settings"]
+    lab.checkpoint(series, 0)
+    for _ in range(2):
+        finishing = lab.post(f"/v1/jobs/{job}/finish")
+        assert (finishing.status_code, finishing.json()["following"]) == (202, False)
+        assert finishing.json()["progress"]["shards"]["queued"] == 1
+    work(lab, job, {0: 1.5})
+    assert lab.get(f"/v1/jobs/{job}").json()["state"] == "succeeded"
+    refused(lab.post("/v1/jobs/job_unknown/finish"), 404, "not_found")
+
+
+def test_a_pilot_has_to_have_checkpoints(lab: Lab) -> None:
+    body = {"series": lab.series(), "follow": True, "measures": {"llc": "auto"}}
+    refused(lab.post("/v1/jobs", json=body), 422, "empty_series")
+
+
 def test_the_defaults_of_a_job_are_the_settings_own(lab: Lab, series: str) -> None:
     job = lab.post("/v1/jobs", json={"series": series}).json()
     assert job["settings"] == JobSettings().model_dump(mode="json")

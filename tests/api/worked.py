@@ -23,7 +23,8 @@ def work(lab: Lab, job: str, llc: Mapping[int, float | None], stages: Sequence[d
     if stages is None:
         stages = [stage(0, "plateau", None, 0, 10), stage(1, "transition", "B", 10, 100)]
     with Session(lab.engine) as session, session.begin():
-        for shard in session.scalars(select(Shard).where(Shard.job_id == job).order_by(Shard.ordinal)).all():
+        stages_last = select(Shard).where(Shard.job_id == job).order_by(Shard.kind == "stages", Shard.ordinal)
+        for shard in session.scalars(stages_last).all():
             if lease := leases.claim(session, shard.id, "worker", 30):
                 found = [row for checkpoint in lease.checkpoint_ids for row in results(checkpoint, steps, llc)]
                 leases.finish(session, lease, found, stages if lease.kind == "stages" else [])
@@ -65,5 +66,6 @@ def stage(ordinal: int, kind: str, type_: str | None, from_step: int, to_step: i
         "delta_loss_std_error": None,
         "delta_llc": 3.25,
         "delta_llc_std_error": 0.5,
+        "survival": {"A": None, "B": 0.75}.get(type_ or ""),
         "details": {"z": 6.5},
     }
