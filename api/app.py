@@ -8,6 +8,7 @@ from anyio import CapacityLimiter
 from fastapi import FastAPI
 
 from api import (
+    alignment,
     blobs,
     checkpoints,
     compare,
@@ -89,6 +90,7 @@ def create_app() -> FastAPI:
         figures,
         stages,
         compare,
+        alignment,
         webhooks,
         health,
         metrics,

@@ -1,27 +1,22 @@
 """Stages as the API shows them: /v1/series/{id}/stages and /transitions, and /v1/transitions over all series."""
 
-import json
-import math
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field, TypeAdapter
 
 from api.dependencies import Reader, Shared
-from api.fields import MAX_STEP, Estimate, Id, Name, Text
+from api.fields import MAX_STEP, Estimate, Id, Name
 from api.of_series import JobId, chosen_job
 from api.paging import After, Limit, Page, page, position
 from api.problems import RESPONSES
 from api.reads import ReadRoute
-from llc.errors import InputError
+from api.tags import TagQuery, parsed
 from store.results import stages
 from store.stages import Found, TransitionType, Wanted, transitions
 from store.tables import Stage
 
 router = APIRouter(tags=["stages"], responses=RESPONSES, route_class=ReadRoute)
-
-MAX_TAGS = 16
 
 
 class StageOut(BaseModel):
@@ -97,39 +92,15 @@ def list_transitions(
         float | None, Query(ge=0, allow_inf_nan=False, description="The LLC rises or falls by so much or more.")
     ] = None,
     family: Annotated[Name | None, Query(description="Of the model, such as transformer.")] = None,
-    tag: Annotated[
-        list[Text] | None,
-        Query(max_length=MAX_TAGS, description="name:value, as in tag=optimizer:adamw; several: all of them."),
-    ] = None,
+    tag: TagQuery = None,
     limit: Limit = 50,
     after: After = None,
 ) -> Page[TransitionOut]:
     """Of each series those of the newest job that has read its stages."""
-    wanted = Wanted(type, min_probability, from_step, to_step, min_delta_llc, family, _tags(tag or ()))
+    wanted = Wanted(type, min_probability, from_step, to_step, min_delta_llc, family, parsed(tag))
     with shared.reading() as session:
         rows = transitions(session, key.tenant_id, wanted, position(after, _CURSOR), limit + 1)
     return page(rows, limit, lambda row: row.stage.id, lambda some: [_transition(row) for row in some])
-
-
-def _tags(given: Sequence[str]) -> dict[str, list[Any]]:
-    """What each of these tags may be: the text, or what it is as JSON. Raises: InputError `bad_tag`."""
-    tags: dict[str, list[Any]] = {}
-    for one in given:
-        name, colon, value = one.partition(":")
-        if not colon:
-            raise InputError("bad_tag", f"{one[:80]!r} is no tag with its value", "for example: tag=optimizer:adamw")
-        tags[name] = [value, *_as_json(value)]
-    return tags
-
-
-def _as_json(text: str) -> list[Any]:
-    """The number, true, false or null that a text is, if any."""
-    try:
-        value = json.loads(text, parse_constant=str)
-    except (ValueError, RecursionError):
-        return []
-    is_scalar = value is None or (isinstance(value, bool | int | float) and math.isfinite(value))
-    return [value] if is_scalar else []
 
 
 def _transition(row: Found) -> TransitionOut:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from lambdahat import _cli_stack
+from lambdahat._cli_align import align
 from lambdahat._cli_common import (
     Commands,
     JobArgument,
@@ -77,7 +78,7 @@ def serve(
     raise typer.Exit(serve_stack(data, host, port, workers, apis))
 
 
-for _command in (_cli_stack.doctor, _cli_stack.backup, _cli_stack.restore, _cli_stack.upgrade):
+for _command in (_cli_stack.doctor, _cli_stack.backup, _cli_stack.restore, _cli_stack.upgrade, align):
     app.command()(_command)
 
 

@@ -4,7 +4,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
 from types import MappingProxyType
@@ -16,6 +16,7 @@ from lambdahat._requests import ident
 from lambdahat.draws import Draws, from_bytes
 from lambdahat.errors import LambdahatError
 from lambdahat.objects import (
+    Alignment,
     Checkpoint,
     Comparison,
     Curve,
@@ -333,8 +334,22 @@ class Client(WebhookMethods):
             to_step=to_step,
             min_delta_llc=min_delta_llc,
             family=family,
-            tag=[f"{name}:{value if isinstance(value, str) else json.dumps(value)}" for name, value in tags.items()],
+            tag=_tag_params(tags),
         )
+
+    def align(
+        self,
+        series: Iterable[str | Series] = (),
+        tags: Mapping[str, Any] = MappingProxyType({}),
+        axis: Literal["step", "loss"] = "step",
+    ) -> Alignment:
+        """What the transitions of several series, seeds say, have in common, and which series are outliers: of these
+        series, and of those that have all of these tags.
+
+        axis: transitions are compared by log(step + 1), or by the loss where they start and end.
+        """
+        params = {"series": [ident(one) for one in series], "tag": _tag_params(tags), "axis": axis}
+        return Alignment.model_validate(self._http.json("GET", "/v1/alignment", params=params))
 
     def compare(
         self,
@@ -351,6 +366,10 @@ class Client(WebhookMethods):
     def _stages(self, path: str, job: str | Job | None) -> list[Stage]:
         answer = self._http.json("GET", path, params={"job": ident(job) if job is not None else None})
         return [Stage.model_validate(stage) for stage in answer["data"]]
+
+
+def _tag_params(tags: Mapping[str, Any]) -> list[str]:
+    return [f"{name}:{value if isinstance(value, str) else json.dumps(value)}" for name, value in tags.items()]
 
 
 def _draws_path(job: str | Job, checkpoint: str | Checkpoint) -> str:

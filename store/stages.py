@@ -65,8 +65,13 @@ def transitions(session: Session, tenant_id: str, wanted: Wanted, after: str | N
     return [Found(*row) for row in rows]
 
 
+def has_tags(tags: Mapping[str, Sequence[Any]]) -> list[ColumnElement[bool]]:
+    """That a series has one of the values of each of these tags."""
+    return [or_(*(Series.tags.contains({name: value}) for value in values)) for name, values in tags.items()]
+
+
 def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
-    found = [or_(*(Series.tags.contains({name: value}) for value in values)) for name, values in wanted.tags.items()]
+    found = has_tags(wanted.tags)
     if wanted.min_probability is not None:
         likely = PROBABILITIES[wanted.type] if wanted.type else func.greatest(Stage.probability_a, Stage.probability_b)
         found.append(likely >= wanted.min_probability)
