@@ -36,6 +36,9 @@ class StageOut(BaseModel):
     probability_neither: float | None
     delta_loss: Estimate
     delta_llc: Estimate
+    survival: float | None = Field(
+        description="Of a transition: the share of the members of the job's ensemble (llc.stability) that have it, too."
+    )
     details: dict[str, Any]
 
 
@@ -91,13 +94,16 @@ def list_transitions(
     min_delta_llc: Annotated[
         float | None, Query(ge=0, allow_inf_nan=False, description="The LLC rises or falls by so much or more.")
     ] = None,
+    min_survival: Annotated[
+        float | None, Query(ge=0, le=1, description="So large a share of an ensemble's members has them, too.")
+    ] = None,
     family: Annotated[Name | None, Query(description="Of the model, such as transformer.")] = None,
     tag: TagQuery = None,
     limit: Limit = 50,
     after: After = None,
 ) -> Page[TransitionOut]:
     """Of each series those of the newest job that has read its stages."""
-    wanted = Wanted(type, min_probability, from_step, to_step, min_delta_llc, family, parsed(tag))
+    wanted = Wanted(type, min_probability, from_step, to_step, min_delta_llc, min_survival, family, parsed(tag))
     with shared.reading() as session:
         rows = transitions(session, key.tenant_id, wanted, position(after, _CURSOR), limit + 1)
     return page(rows, limit, lambda row: row.stage.id, lambda some: [_transition(row) for row in some])

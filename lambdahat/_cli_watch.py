@@ -146,6 +146,9 @@ def show_transitions(transitions: list[Stage]) -> None:
     table.add_column("type")
     for heading in ("from step", "to step", "Δloss", "Δλ̂", "probability"):
         table.add_column(heading, justify="right", no_wrap=True)
+    has_ensemble = any(transition.survival is not None for transition in transitions)
+    if has_ensemble:
+        table.add_column("survives", justify="right", no_wrap=True)
     table.add_column("")
     for transition in transitions:
         table.add_row(
@@ -155,6 +158,7 @@ def show_transitions(transitions: list[Stage]) -> None:
             with_error(transition.delta_loss.value, transition.delta_loss.std_error),
             with_error(transition.delta_llc.value, transition.delta_llc.std_error),
             MISSING if transition.probability is None else f"{transition.probability:.0%}",
+            *([MISSING if transition.survival is None else f"{transition.survival:.0%}"] if has_ensemble else []),
             Text(TYPE_MEANINGS[transition.type], style="dim"),
         )
     out.print("\n[bold]transitions[/]")

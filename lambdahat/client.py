@@ -316,14 +316,15 @@ class Client(WebhookMethods):
         from_step: int | None = None,
         to_step: int | None = None,
         min_delta_llc: float | None = None,
+        min_survival: float | None = None,
         family: str | None = None,
         tags: Mapping[str, Any] = MappingProxyType({}),
     ) -> Iterator[Transition]:
         """The transitions of all series, newest first: of each series those of the newest job that has read its stages.
 
         type: the type they have; with min_probability, the type that is so likely (without a type: A or B). from_step,
-        to_step: they reach into these. min_delta_llc: the LLC rises or falls by so much. family: of the model. tags:
-        their series has all of these.
+        to_step: they reach into these. min_delta_llc: the LLC rises or falls by so much. min_survival: so large a share
+        of an ensemble's members has them, too. family: of the model. tags: their series has all of these.
         """
         return self._pages(
             "/v1/transitions",
@@ -333,6 +334,7 @@ class Client(WebhookMethods):
             from_step=from_step,
             to_step=to_step,
             min_delta_llc=min_delta_llc,
+            min_survival=min_survival,
             family=family,
             tag=_tag_params(tags),
         )

@@ -201,7 +201,8 @@ class Stage(Object):
     """A stretch of training: a plateau of the LLC, or a transition between two.
 
     type: 'A' (the loss falls, the LLC rises), 'B' (the LLC falls, the loss changes only slightly) or null (neither, or
-    not sure). …_low, …_high: 90 % intervals of both ends; probabilities: of a transition's types.
+    not sure). …_low, …_high: 90 % intervals of both ends; probabilities: of a transition's types; survival: the share
+    of an ensemble's members that have the transition, too.
     """
 
     id: str
@@ -217,6 +218,7 @@ class Stage(Object):
     probability_neither: float | None = None
     delta_loss: Quantity
     delta_llc: Quantity
+    survival: float | None = None
     details: dict[str, Any]
     kind: Literal["transition", "plateau"] = "transition"
 

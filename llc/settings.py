@@ -179,6 +179,14 @@ class Target(Frozen):
         return max(self.std_error or 0.0, (self.relative_error or 0.0) * abs(llc))
 
 
+class StabilitySettings(Frozen):
+    """An ensemble of further measurements, whose stages say how often a transition survives (`llc.stability`)."""
+
+    num_members: int = Field(default=8, ge=2, le=64, description="Each costs as much as the LLC itself.")
+    spread: float = Field(default=1.5, ge=1, le=100, description="nβ and γ differ from the LLC's by up to this factor.")
+    keep: float = Field(default=0.8, gt=0, le=1, description="Share of the checkpoints that a member's stages are of.")
+
+
 class ChainSettings(Frozen):
     """What is for a person to say, whoever chooses the rest."""
 
@@ -221,6 +229,9 @@ class ChainSettings(Frozen):
         description="λ̂ at these nβ and γ as well. ε goes with them, so that no row is less stable than "
         "the main one. One at another nβ and the same γ: λ without the loss at w*; two: the plateau of λ̂ as well.",
     )
+    stability: StabilitySettings | None = Field(
+        default=None, description="How often do transitions survive other chains at other scales? null: nobody asks."
+    )
     call_megabytes: int = Field(
         default=1024,
         ge=1,
@@ -242,8 +253,9 @@ class ChainSettings(Frozen):
 
     @property
     def num_rows(self) -> int:
-        """Rows of one checkpoint: the LLC, the refined ones, and those at other scales."""
-        return 1 + len(self.refined) + len(self.scales)
+        """Rows of one checkpoint: the LLC, the refined ones, those at other scales, and an ensemble's."""
+        members = self.stability.num_members if self.stability else 0
+        return 1 + len(self.refined) + len(self.scales) + members
 
     def nbeta_for(self, num_samples: int) -> float:
         """nβ of this estimate: as given, or n / log n."""

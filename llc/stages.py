@@ -56,7 +56,8 @@ class Stage:
     from_step and to_step are medians of the paths, low … high hold 90 % of them; probabilities are of a transition's
     types. A transition's ΔLLC is between the levels of the plateaus at its ends, all other changes are from start to
     end. None where the curve does not say. details: numbers behind the reading, such as a plateau's level, and
-    `steps_wanted`, where one more checkpoint would tell most of a transition's ends.
+    `steps_wanted`, where one more checkpoint would tell most of a transition's ends. survival: the share of an
+    ensemble's members that have the transition (`llc.stability`); None without one.
     """
 
     kind: Literal["plateau", "transition"]
@@ -75,7 +76,8 @@ class Stage:
     delta_loss: float | None
     delta_loss_std_error: float | None
     reason: str
-    details: dict[str, float | list[int]] = field(default_factory=dict)
+    survival: float | None = None
+    details: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -228,7 +230,7 @@ class _Reading:
         changes = abs(change.mean()) > self.settings.min_z * change.std() and abs(change.mean()) > self.least
         words = f"changes by {abs(change.mean()):.3g}" if changes else "does not change beyond its noise"
         slope = change / lengths
-        details: dict[str, float | list[int]] = {
+        details = {
             "llc": float(level.mean()),
             "llc_std_error": float(level.std()),
             "slope": float(np.median(slope)),

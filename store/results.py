@@ -14,6 +14,8 @@ from store.owned import is_id
 from store.tables import Checkpoint, Event, Job, Result, Stage
 
 MEASURES = tuple(MeasureSettings.model_fields)
+VOID = ("diverged", "stuck")
+"""Verdicts on chains that never saw the posterior: such a point is no part of the curve."""
 
 
 class CurveRow(NamedTuple):
@@ -100,6 +102,15 @@ def _only(row: CurveRow, names: Sequence[str]) -> CurveRow:
     if row.measure in names:
         return row
     return row._replace(quantities={name: row.quantities[name] for name in names if name in row.quantities})
+
+
+def metrics(session: Session, job: Job) -> Mapping[int, Mapping[str, float]]:
+    """What training kept with the checkpoints that a job has results of, by step."""
+    has_results = exists().where(Result.job_id == job.id, Result.checkpoint_id == Checkpoint.id)
+    query = select(Checkpoint.step, Checkpoint.metrics).where(Checkpoint.series_id == job.series_id, has_results)
+    rows = session.execute(query.order_by(Checkpoint.step))
+    # PostgreSQL keeps 1e300 as the whole number.
+    return {step: {name: float(value) for name, value in found.items()} for step, found in rows}
 
 
 def stages(session: Session, job_id: str) -> Sequence[Stage]:

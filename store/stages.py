@@ -23,8 +23,8 @@ class Wanted:
     """Which transitions; None asks for nothing.
 
     type: the type they have, or, with min_probability, the type that is so likely; min_probability alone: of the
-    likelier of A and B. from_step, to_step: they reach into these. min_delta_llc: |ΔLLC|. tags: their series has one
-    of the values of each. family: of the model.
+    likelier of A and B. from_step, to_step: they reach into these. min_delta_llc: |ΔLLC|. min_survival: in an ensemble.
+    tags: their series has one of the values of each. family: of the model.
     """
 
     type: TransitionType | None = None
@@ -32,6 +32,7 @@ class Wanted:
     from_step: int | None = None
     to_step: int | None = None
     min_delta_llc: float | None = None
+    min_survival: float | None = None
     family: str | None = None
     tags: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
@@ -81,6 +82,8 @@ def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
         found.append(Stage.to_step >= wanted.from_step)
     if wanted.to_step is not None:
         found.append(Stage.from_step <= wanted.to_step)
+    if wanted.min_survival is not None:
+        found.append(Stage.survival >= wanted.min_survival)
     if wanted.min_delta_llc is not None:
         found.append(func.abs(Stage.delta_llc) >= wanted.min_delta_llc)
     return found

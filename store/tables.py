@@ -298,7 +298,8 @@ class Stage(Base):
     """A transition or a plateau of a job's LLC curve. kind 'transition' | 'plateau'; type 'A', 'B' or null: neither.
 
     …_low, …_high: 90 % intervals of both ends, null where an older version read the curve; probabilities: of a
-    transition's types, null where the loss is not known.
+    transition's types, null where the loss is not known; survival: the share of an ensemble's members that have the
+    transition, null without one.
     """
 
     __tablename__ = "stages"
@@ -322,6 +323,7 @@ class Stage(Base):
     delta_loss_std_error: Mapped[float | None]
     delta_llc: Mapped[float | None]
     delta_llc_std_error: Mapped[float | None]
+    survival: Mapped[float | None]
     details: Mapped[JSON]
     __table_args__ = (
         UniqueConstraint("job_id", "ordinal"),

@@ -163,11 +163,14 @@ def shown(quantity: "Quantity") -> dict[str, Any]:
 
 def stages(request: dict[str, Any], answers: "Answers") -> list[dict[str, Any]]:
     """Plateaus and transitions of a curve: rows of `stages`."""
-    from llc.settings import StageSettings
-    from llc.stages import Curve, read_stages
+    from llc.settings import StabilitySettings, StageSettings
+    from llc.stability import read_with_members
+    from llc.stages import Curve
 
-    found = read_stages(Curve.of(**request["curve"]), StageSettings.model_validate(request["stages"]))
-    answers.work(1)
+    stability = StabilitySettings.model_validate(request["stability"] or {})
+    members = [Curve.of(**member) for member in request["members"]]
+    settings = StageSettings.model_validate(request["stages"])
+    found = read_with_members(Curve.of(**request["curve"]), members, settings, stability.keep, lambda: answers.work(1))
     return [dataclasses.asdict(stage) for stage in found]
 
 

@@ -8,19 +8,20 @@ from sqlalchemy.orm import Session
 from llc.errors import InputError
 from store.blobs import BlobStore
 from store.leases import Lease
+from store.results import VOID
 from store.tables import Checkpoint, Dataset, Job, Model, Result, Series
-
-VOID = ("diverged", "stuck")
-"""Verdicts on chains that never saw the posterior: such a point is no part of the curve."""
 
 
 def request(session: Session, lease: Lease, blobs: BlobStore) -> dict[str, Any]:
     """The request for `worker.child`. Raises: InputError `blob_missing`."""
     if lease.kind == "stages":
+        llc, (curve, members) = lease.settings.measures.llc, _curves(session, lease.job_id)
         return {
             "kind": "stages",
-            "curve": _curve(session, lease.job_id),
+            "curve": curve,
+            "members": members,
             "stages": lease.settings.stages.model_dump(),
+            "stability": llc.stability.model_dump() if llc and llc.stability else None,
         }
     model, dataset = session.execute(
         select(Model.spec, Dataset.blob)
@@ -52,26 +53,42 @@ def _others(session: Session, lease: Lease, blobs: BlobStore) -> dict[str, str]:
     return {row.id: _path(blobs, row.blob, f"data set '{row.id}'") for row in found}
 
 
-def _curve(session: Session, job_id: str) -> dict[str, list[Any]]:
+def _curves(session: Session, job_id: str) -> tuple[dict[str, list[Any]], list[dict[str, list[Any]]]]:
     """Steps, LLC and loss with their errors of a job so far, and the LLCs of its chains, in the order of steps; None
-    where there is no number, or one that says nothing of the checkpoint: what `llc.stages.Curve.of` takes.
+    where there is no number, or one that says nothing of the checkpoint: what `llc.stages.Curve.of` takes. And the same
+    as each member of its ensemble has it, if there is one.
     """
+    details = Result.details["per_chain"], Result.details["members"]
     measured = session.execute(
-        select(Checkpoint.step, Result.quantities, Result.verdict, Result.details["per_chain"])
+        select(Checkpoint.step, Result.quantities, Result.verdict, *details)
         .join(Checkpoint, Checkpoint.id == Result.checkpoint_id)
         .where(Result.job_id == job_id, Result.measure.in_(("llc", "loss")))
     )
     points: dict[int, dict[str, Any]] = {}
-    for step, quantities, verdict, per_chain in measured:
+    for step, quantities, verdict, per_chain, members in measured:
         chains = {} if per_chain is None else {"per_chain": per_chain}
-        points.setdefault(step, {}).update({} if verdict in VOID else quantities | chains)
+        point = points.setdefault(step, {})
+        point |= {} if verdict in VOID else quantities | chains
+        point |= {} if members is None else {"members": members}
     curve: dict[str, list[Any]] = {"step": sorted(points)}
     curve["per_chain"] = [points[step].get("per_chain") for step in curve["step"]]
     for name in ("llc", "loss"):
         found = [points[step].get(name, {}) for step in curve["step"]]
         curve[name] = [quantity.get("value") for quantity in found]
         curve[f"{name}_std_error"] = [quantity.get("std_error") for quantity in found]
-    return curve
+    found = [points[step].get("members", []) for step in curve["step"]]
+    count = max(map(len, found), default=0)
+    return curve, [curve | _member([members[number : number + 1] for members in found]) for number in range(count)]
+
+
+def _member(found: list[list[dict[str, Any]]]) -> dict[str, list[Any]]:
+    """The columns that are a member's own; found: what it has at each step, none or one."""
+    believed = [next((one for one in some if one["verdict"] not in VOID), {}) for some in found]
+    return {
+        "llc": [one.get("llc") for one in believed],
+        "llc_std_error": [one.get("std_error") for one in believed],
+        "per_chain": [one.get("per_chain") for one in believed],
+    }
 
 
 def _path(blobs: BlobStore, sha256: str, what: str) -> str:

@@ -29,7 +29,8 @@ from llc.settings import LLCSettings
 
 def measure(series: CheckpointSeries, settings: LLCSettings) -> list[Measurement]:
     """Details: λ̂ of every chain, split R-hat, effective sample size, virial ratio, nβ, γ; the same of `refined` by name
-    and of `scales`, the first of which is the LLC itself; and in `plateau` why there is none, if there is none.
+    and of `scales`, the first of which is the LLC itself; in `plateau` why there is none, if there is none; and of
+    the `members` of an ensemble.
     """
     chosen = variants(settings, series.objective.num_samples)
     losses = series.sample_losses.double().mean(-1).tolist()
@@ -54,8 +55,9 @@ class _Checkpoint:
         estimates = [estimators.llc(self.draws, row, self.settings.step_error) for row in range(len(self.variants))]
         verdicts = [self._judge(estimate, row) for row, estimate in enumerate(estimates)]
         details = [self._details(*found) for found in zip(range(len(estimates)), estimates, verdicts, strict=True)]
-        refined = [row for row, variant in enumerate(self.variants) if row and not variant.is_scale]
         others = [row for row, variant in enumerate(self.variants) if variant.is_scale]
+        members = [row for row, variant in enumerate(self.variants) if variant.is_member]
+        refined = [row for row in range(1, len(self.variants)) if row not in (*others, *members)]
         quantities = {"llc": Quantity(estimates[0].value, estimates[0].std_error)}
         about = dict(details[0])
         for name in ("llc", "std_error", "verdict", "reason"):
@@ -77,6 +79,8 @@ class _Checkpoint:
             about["scales"] = [details[row] for row in (0, *others)]
             found, about["plateau"] = self._over_scales(others)
             quantities |= found
+        if members:
+            about["members"] = [details[row] for row in members]
         labels = tuple(variant.label for variant in self.variants)
         kept = KeptDraws(self.draws, self.settings, labels, self.num_samples, self.loss)
         return Measurement(quantities, verdicts[0], about, kept.as_asked())

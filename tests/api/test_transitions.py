@@ -57,6 +57,8 @@ FIRST, RISE, FALL = ("first", "A", 3), ("second", "A", 20), ("second", "B", 60)
         ({"min_delta_llc": 3.26}, []),
         ({"family": "mlp"}, [FALL, RISE, FIRST]),
         ({"family": "transformer"}, []),
+        ({"min_survival": 0.5}, [FALL]),
+        ({"min_survival": 0.9}, []),
         ({"tag": "lr:0.1"}, [FIRST]),
         ({"tag": "lr:1"}, [FALL, RISE]),
         ({"tag": ["lr:0.1", "who:ada"]}, [FIRST]),
