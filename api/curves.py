@@ -10,12 +10,13 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
 from api.dependencies import Reader, Shared
-from api.fields import MAX_STEP, Estimate
+from api.fields import MAX_STEP, Estimate, Name
 from api.of_series import JobId, chosen_job
 from api.problems import RESPONSES
 from api.reads import ReadRoute
 from llc.errors import InputError
 from store.results import CurveRow, curve
+from store.results import metrics as posted
 from store.tables import Job
 
 router = APIRouter(prefix="/v1/series/{series_id}", tags=["curves"], responses=RESPONSES, route_class=ReadRoute)
@@ -23,6 +24,8 @@ router = APIRouter(prefix="/v1/series/{series_id}", tags=["curves"], responses=R
 QueryStep = Annotated[int | None, Query(ge=0, lt=MAX_STEP)]
 
 
+EVERY_METRIC = "*"
+Metrics = Mapping[int, Mapping[str, float]]
 Format = Literal["json", "csv"]
 MEDIA_TYPES: Mapping[Format, str] = {"json": "application/json", "csv": "text/csv; charset=utf-8"}
 
@@ -33,7 +36,14 @@ class CurveValue(Estimate):
     verdict: str
 
 
-Point = dict[str, int | str | CurveValue]
+Point = dict[str, int | str | CurveValue | dict[str, float]]
+
+MAX_METRICS = 64
+
+
+Metric = Annotated[
+    list[Name] | None, Query(max_length=MAX_METRICS, description="Metrics posted with the checkpoints; '*': all.")
+]
 
 
 class Curve(BaseModel):
@@ -42,7 +52,9 @@ class Curve(BaseModel):
     series: str
     job: str | None
     quantities: list[str]
-    points: list[Point] = Field(description="By step: 'step', 'checkpoint', and each quantity under its name.")
+    points: list[Point] = Field(
+        description="By step: 'step', 'checkpoint', each quantity under its name, and 'metrics', if any were asked for."
+    )
 
 
 @router.get(
@@ -59,19 +71,24 @@ def get_curve(
     job: JobId = None,
     from_step: QueryStep = None,
     to_step: QueryStep = None,
+    metric: Metric = None,
     format: Format = "json",
 ) -> Response:
-    """CSV has a column 'step', and for each quantity q the columns q, q_std_error and q_verdict."""
+    """CSV has a column 'step', for each quantity q the columns q, q_std_error and q_verdict, and metrics.m of each
+    metric m.
+    """
     names = _names(measure)
     with shared.reading() as session:
         chosen = chosen_job(session, key.tenant_id, series_id, job)
 
         def read() -> bytes:
-            rows = [] if chosen is None else curve(session, chosen.id, names, from_step, to_step)
-            return written(series_id, chosen, rows, format)
+            if chosen is None:
+                return written(series_id, None, [], format)
+            rows = curve(session, chosen.id, names, from_step, to_step)
+            return written(series_id, chosen, rows, format, chosen_metrics(posted(session, chosen), metric))
 
         if chosen is not None and chosen.finished_at is not None:
-            asked = chosen.id, chosen.finished_at, measure, from_step, to_step, format
+            asked = chosen.id, chosen.finished_at, measure, from_step, to_step, tuple(metric or ()), format
             found = shared.curves.get(asked, read)
         else:
             found = read()
@@ -88,9 +105,26 @@ def _names(measure: str | None) -> list[str] | None:
     return names or None
 
 
-def written(series_id: str, job: Job | None, rows: Sequence[CurveRow], format: Format) -> bytes:
-    """A curve as it is answered."""
+def chosen_metrics(found: Metrics, asked: Sequence[str] | None) -> Metrics | None:
+    """Of the metrics by step those asked for; None if none are. Raises: InputError `unknown_metric`."""
+    known = sorted({name for values in found.values() for name in values})
+    unknown = [name for name in asked or () if name not in (*known, EVERY_METRIC)]
+    if unknown and found:
+        hint = f"there are {', '.join(known)[:500]}" if known else "none was posted with them"
+        raise InputError("unknown_metric", f"no checkpoint of this curve has a metric '{unknown[0][:80]}'", hint)
+    if not asked:
+        return None
+    names = known if EVERY_METRIC in asked else asked
+    return {step: {name: values[name] for name in names if name in values} for step, values in found.items()}
+
+
+def written(
+    series_id: str, job: Job | None, rows: Sequence[CurveRow], format: Format, metrics: Metrics | None = None
+) -> bytes:
+    """A curve as it is answered. metrics: by step."""
     points = _points(rows)
+    for point in points if metrics is not None else ():
+        point["metrics"] = (metrics or {}).get(point["step"], {})
     if format == "csv":
         return _as_csv(points).encode()
     found = {"series": series_id, "job": job and job.id, "quantities": _quantities(points), "points": points}
@@ -112,16 +146,18 @@ def _points(rows: Sequence[CurveRow]) -> list[dict[str, Any]]:
 
 def _quantities(points: Sequence[Mapping[str, Any]]) -> list[str]:
     names = dict.fromkeys(name for point in points for name in point)
-    return [name for name in names if name not in ("step", "checkpoint")]
+    return [name for name in names if name not in ("step", "checkpoint", "metrics")]
 
 
 def _as_csv(points: Sequence[Mapping[str, Any]]) -> str:
     text = io.StringIO()
     names = _quantities(points)
+    metrics = list(dict.fromkeys(name for point in points for name in point.get("metrics", ())))
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["step", *(column for name in names for column in (name, f"{name}_std_error", f"{name}_verdict"))])
+    quantities = (column for name in names for column in (name, f"{name}_std_error", f"{name}_verdict"))
+    writer.writerow(["step", *quantities, *(f"metrics.{name}" for name in metrics)])
     for point in points:
         found = [point.get(name) or {} for name in names]
         cells = (value.get(key) for value in found for key in ("value", "std_error", "verdict"))
-        writer.writerow([point["step"], *cells])
+        writer.writerow([point["step"], *cells, *(point["metrics"].get(name) for name in metrics)])
     return text.getvalue()

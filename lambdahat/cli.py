@@ -25,6 +25,7 @@ from lambdahat._cli_common import (
     out,
     write_out,
 )
+from lambdahat._cli_evidence import evidence
 from lambdahat._cli_push import push_checkpoints, series_for
 from lambdahat._cli_watch import show_job, watch_job
 from lambdahat._cli_webhooks import app as webhooks
@@ -78,7 +79,7 @@ def serve(
     raise typer.Exit(serve_stack(data, host, port, workers, apis))
 
 
-for _command in (_cli_stack.doctor, _cli_stack.backup, _cli_stack.restore, _cli_stack.upgrade, align):
+for _command in (_cli_stack.doctor, _cli_stack.backup, _cli_stack.restore, _cli_stack.upgrade, align, evidence):
     app.command()(_command)
 
 
@@ -235,6 +236,9 @@ def plot(
     ),
     job: JobOption = None,
     title: Annotated[str | None, typer.Option(help="By default the series' name.", show_default=False)] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="Of what was posted with the checkpoints; may be repeated; '*': all.")
+    ] = None,
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
@@ -243,7 +247,7 @@ def plot(
 
     with connect(url, key) as client:
         target = find_series(client, series)
-        found = client.curve(target, job=job)
+        found = client.curve(target, job=job, metrics=metric or ())
         transitions = client.transitions(target, found.job) if found.job else []
     out.print(f"{draw(found, transitions, output, title if title is not None else target.name)}", soft_wrap=True)
 

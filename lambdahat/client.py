@@ -22,6 +22,7 @@ from lambdahat.objects import (
     Curve,
     Dataset,
     Event,
+    Evidence,
     Identity,
     Job,
     Model,
@@ -280,11 +281,12 @@ class Client(WebhookMethods):
         *,
         from_step: int | None = None,
         to_step: int | None = None,
+        metrics: Iterable[str] = (),
     ) -> Curve:
         """Quantities over steps. measure: measures or quantities, separated by commas (default: all); job: whose
-        results (default: the newest that has any).
+        results (default: the newest that has any); metrics: posted with the checkpoints, "*" for all.
         """
-        params = _curve_params(measure, job, from_step, to_step)
+        params = _curve_params(measure, job, from_step, to_step, metrics)
         return Curve.model_validate(self._http.json("GET", f"/v1/series/{ident(series)}/curve", params=params))
 
     def curve_csv(
@@ -295,9 +297,10 @@ class Client(WebhookMethods):
         *,
         from_step: int | None = None,
         to_step: int | None = None,
+        metrics: Iterable[str] = (),
     ) -> str:
-        """The curve as CSV: `step`, then `q`, `q_std_error`, `q_verdict` of every quantity q."""
-        params = {**_curve_params(measure, job, from_step, to_step), "format": "csv"}
+        """The curve as CSV: `step`, then `q`, `q_std_error`, `q_verdict` of every quantity q, and `metrics.m`."""
+        params = {**_curve_params(measure, job, from_step, to_step, metrics), "format": "csv"}
         return self._http.send("GET", f"/v1/series/{ident(series)}/curve", params=params).text
 
     def transitions(self, series: str | Series, job: str | Job | None = None) -> list[Stage]:
@@ -307,6 +310,12 @@ class Client(WebhookMethods):
     def stages(self, series: str | Series, job: str | Job | None = None) -> list[Stage]:
         """Plateaus and transitions, by step."""
         return self._stages(f"/v1/series/{ident(series)}/stages", job)
+
+    def evidence(self, series: str | Series, job: str | Job | None = None) -> list[Evidence]:
+        """Which measures of a job, and which metrics posted with the checkpoints, change at each of its transitions."""
+        params = {"job": ident(job) if job is not None else None}
+        answer = self._http.json("GET", f"/v1/series/{ident(series)}/evidence", params=params)
+        return [Evidence.model_validate(one) for one in answer["data"]]
 
     def all_transitions(
         self,
@@ -379,13 +388,18 @@ def _draws_path(job: str | Job, checkpoint: str | Checkpoint) -> str:
 
 
 def _curve_params(
-    measure: str | None, job: str | Job | None, from_step: int | None, to_step: int | None
+    measure: str | None,
+    job: str | Job | None,
+    from_step: int | None,
+    to_step: int | None,
+    metrics: Iterable[str],
 ) -> dict[str, Any]:
     return {
         "measure": measure,
         "job": ident(job) if job is not None else None,
         "from_step": from_step,
         "to_step": to_step,
+        "metric": list(metrics),
     }
 
 

@@ -167,11 +167,12 @@ class Result(Object):
 
 
 class CurvePoint(Object):
-    """Every quantity at one step."""
+    """Every quantity at one step, and what training kept there, as far as it was asked for."""
 
     step: int
     checkpoint: str
     quantities: dict[str, CurveQuantity] = Field(default_factory=dict)
+    metrics: dict[str, float] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -179,7 +180,8 @@ class CurvePoint(Object):
         """On the wire each quantity stands beside the step."""
         if not isinstance(data, dict) or "quantities" in data:
             return data
-        quantities = {name: value for name, value in data.items() if isinstance(value, dict) and "value" in value}
+        beside = {name: value for name, value in data.items() if name != "metrics"}
+        quantities = {name: value for name, value in beside.items() if isinstance(value, dict) and "value" in value}
         rest = {name: value for name, value in data.items() if name not in quantities}
         return {**rest, "quantities": quantities}
 
@@ -193,7 +195,13 @@ class Curve(Object):
     points: list[CurvePoint]
 
     def column(self, quantity: str) -> list[tuple[int, CurveQuantity]]:
-        """(step, value) wherever this quantity was measured, also where no finite number came of it."""
+        """(step, value) wherever this quantity was measured, also where no finite number came of it; metrics.m: of the
+        metric m.
+        """
+        source, _, metric = quantity.partition(".")
+        if source == "metrics":
+            there = [(point.step, point.metrics[metric]) for point in self.points if metric in point.metrics]
+            return [(step, CurveQuantity(value=value)) for step, value in there]
         return [(point.step, point.quantities[quantity]) for point in self.points if quantity in point.quantities]
 
 
@@ -226,6 +234,26 @@ class Stage(Object):
     def probability(self) -> float | None:
         """Of its type; of neither A nor B, where it has none."""
         return {"A": self.probability_a, "B": self.probability_b, None: self.probability_neither}[self.type]
+
+
+class Change(Object):
+    """Of one curve over a transition. share: of its range over the run; z: in standard errors; changes: more than
+    noise, and a share that counts. None where it is not known on both sides.
+    """
+
+    name: str
+    source: Literal["measure", "metric"]
+    change: Quantity
+    share: float | None
+    z: float | None
+    changes: bool | None
+
+
+class Evidence(Object):
+    """A transition, and what each curve of the run does there."""
+
+    transition: Stage
+    curves: list[Change]
 
 
 class Transition(Stage):

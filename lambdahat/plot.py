@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from textwrap import shorten
+from textwrap import fill, shorten
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,8 @@ TYPE_COLOURS = {"A": "#d55e00", "B": "#0072b2", None: "#7f7f7f"}
 TYPE_NAMES = {"A": "type A: loss falls, LLC rises", "B": "type B: LLC falls, loss nearly flat", None: "neither A nor B"}
 
 MAX_TITLE = 80
+MAX_METRIC_LABEL = 18
+MAX_DRAWN = 1e100
 
 _ONE_AT_A_TIME = Lock()
 """A style is set for all threads."""
@@ -93,7 +95,8 @@ def draw(curve: "Curve", transitions: "Sequence[Stage]", path: str | Path, title
     """Draw a curve with its transitions into a file: PNG, SVG or PDF, by the name's end. Returns the path.
 
     Bands are 95 % intervals (± 1.96 standard errors), bars on top the 90 % intervals of transitions' ends; hollow
-    points are those whose verdict is not 'ok'; a cross at the foot marks a step without a finite number.
+    points are those whose verdict is not 'ok'; a cross at the foot marks a step without a finite number. Metrics that
+    the curve was asked for have panels of their own.
     Raises: LambdahatError if there is nothing to draw.
     """
     path = check_picture(path)
@@ -106,6 +109,7 @@ def draw(curve: "Curve", transitions: "Sequence[Stage]", path: str | Path, title
 def drawn(curve: "Curve", transitions: "Sequence[Stage]", kind: str, title: str = "") -> bytes:
     """The same, as the bytes of a file of this kind: png, svg or pdf. One at a time, whatever thread asks."""
     panels = [panel for panel in PANELS if any(curve.column(quantity) for quantity, _, _ in panel.lines)]
+    panels += [_metric_panel(name) for name in sorted({name for point in curve.points for name in point.metrics})]
     if not panels:
         raise LambdahatError(f"series '{curve.series}' has no curve yet", "run a job on it: lambdahat run SERIES")
     content = BytesIO()
@@ -130,14 +134,20 @@ def drawn(curve: "Curve", transitions: "Sequence[Stage]", kind: str, title: str 
     return content.getvalue()
 
 
+def _metric_panel(name: str) -> Panel:
+    """Of what training kept."""
+    label = fill(name.replace("_", " "), MAX_METRIC_LABEL, max_lines=3, placeholder="…")
+    return Panel(label, ((f"metrics.{name}", name, "#1b1b1b"),), height=1.0, log=False)
+
+
 def _draw_panel(axes: "Axes", panel: Panel, curve: "Curve") -> None:
     lowest = np.inf
     for quantity, name, colour in panel.lines:
         measured = curve.column(quantity)
-        missing = [step for step, q in measured if q.value is None]
+        missing = [step for step, q in measured if not _can_be_drawn(q)]
         at_the_foot = axes.get_xaxis_transform()
         axes.plot(missing, np.full(len(missing), 0.04), "x", color=colour, markersize=4.5, transform=at_the_foot)
-        column = [(step, q) for step, q in measured if q.value is not None]
+        column = [(step, q) for step, q in measured if _can_be_drawn(q)]
         if not column:
             continue
         steps, value, std_error, ok = _arrays(column)
@@ -148,13 +158,18 @@ def _draw_panel(axes: "Axes", panel: Panel, curve: "Curve") -> None:
         axes.plot(steps, value, color=colour, linewidth=1.3, label=name)
         axes.plot(steps[ok], value[ok], "o", color=colour, markersize=3.2)
         axes.plot(steps[~ok], value[~ok], "o", color=colour, markersize=4, markerfacecolor="white", markeredgewidth=0.9)
-    axes.set_ylabel(panel.label)
+    axes.set_ylabel(panel.label, parse_math=False)
     if panel.log and lowest > 0:
         axes.set_yscale("log")
     elif lowest < 0:
         axes.axhline(0, color="#999999", linewidth=0.8)
     if len(panel.lines) > 1:
         axes.legend(frameon=False, fontsize=8, loc="best")
+
+
+def _can_be_drawn(found: "CurveQuantity") -> bool:
+    """Matplotlib's axes overflow beyond."""
+    return found.value is not None and abs(found.value) < MAX_DRAWN and (found.std_error or 0.0) < MAX_DRAWN
 
 
 def _arrays(column: "Sequence[tuple[int, CurveQuantity]]") -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

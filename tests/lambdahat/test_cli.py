@@ -195,6 +195,34 @@ def test_a_job_that_fails_or_is_cancelled(run: Run, client: Client, engine: Engi
     assert "was cancelled" in failed(run("watch", client.cancel(client.run(series)).id))
 
 
+def test_what_changes_at_a_transition_and_metrics_beside_the_curve(
+    run: Run, client: Client, engine: Engine, tmp_path: Path
+) -> None:
+    series, job = lab.measured_series(client, engine)
+    table = ok(run("evidence", series.id))
+    (transition, *_) = client.transitions(series)
+    assert f"{transition.from_step}–{transition.to_step}" in table
+    assert "test_loss (metric)" in table
+    llc = next(change for change in client.evidence(series, job)[0].curves if change.name == "llc")
+    assert llc.changes
+    assert f"{llc.share:.0%}" in table
+    picture = tmp_path / "with.svg"
+    ok(run("plot", series.id, "-o", picture, "--metric", "test_loss"))
+    assert "test loss" in picture.read_text()
+    assert "has a metric" in failed(run("plot", series.id, "-o", picture, "--metric", "tost_loss"))
+    curve = client.curve(series, "llc", metrics=["test_loss"])
+    assert {point.metrics["test_loss"] for point in curve.points} == {1.0}
+
+
+def test_a_job_that_follows_until_it_is_to_finish(run: Run, client: Client, engine: Engine) -> None:
+    series = lab.new_series(client)
+    job = client.job(ok(run("run", series.id, "--follow")).split()[0])
+    assert job.following
+    lab.work(engine, job)
+    assert client.job(job).state == "running"
+    assert "succeeded" in ok(run("finish", job.id))
+
+
 def test_errors_are_a_line_and_a_hint(
     run: Run, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,85 @@
+"""What else changes at a transition: any curve over the same steps, a measure's or one that training itself kept.
+
+With x = log(step + c), a transition from a to b, and y_i a curve with standard errors s_i:
+
+    change = Σ_{after} w_i y_i − Σ_{before} w_i y_i,    var = Σ_{after} w_i² s_i² + Σ_{before} w_i² s_i²
+
+before: the last NEAR checkpoints up to a, after: the first NEAR from b on, neither beyond a neighbouring transition's
+middle; w_i alike, with sum 1. A curve without errors has the s that its own roughness tells: a robust scale of what
+each point is off the line between its neighbours, at x_i = (1 − t) x_{i−1} + t x_{i+1}, over √(1 + (1 − t)² + t²).
+
+A curve *changes* at a transition if |change| is beyond `min_z` standard errors, and `plateau_share` of its range.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llc.settings import StageSettings
+
+Floats = NDArray[np.float64]
+
+NEAR = 3
+ROBUST = 1.4826  # the standard deviation of a normal whose median absolute deviation is 1
+LEAST = 1e-9  # of a curve's range: the standard error of one that is smooth to the last digit
+MAX = 1e150  # beyond, squares are no numbers any more
+
+
+@dataclass(frozen=True)
+class Change:
+    """Of a curve over a transition. share: of its range over the run; z: in standard errors."""
+
+    value: float
+    std_error: float
+    share: float
+    z: float
+    changes: bool
+
+
+def changes_at(
+    transitions: Sequence[tuple[int, int]],
+    step: Sequence[int],
+    value: Sequence[float | None],
+    std_error: Sequence[float | None] | None,
+    settings: StageSettings,
+) -> list[Change | None]:
+    """How a curve changes at each of these transitions, (from_step, to_step) in order; None where it isn't known.
+
+    std_error: None where the curve has none of its own. Values that are no numbers, or beyond MAX, are left out.
+    """
+    y = np.array(value, dtype=np.float64)
+    s = None if std_error is None else np.array(std_error, dtype=np.float64)
+    known = np.abs(y) < MAX if s is None else (np.abs(y) < MAX) & (s < MAX)
+    x, y = np.log(np.array(step, dtype=np.float64)[known] + settings.step_offset), y[known]
+    if len(y) < 3:
+        return [None] * len(transitions)
+    span = float(np.ptp(y))
+    s = np.full(len(y), _roughness(x, y)) if s is None else s[known]
+    s = np.maximum(s, max(LEAST * span, 1 / MAX))
+    ends = np.log(np.array(transitions, dtype=np.float64).reshape(-1, 2) + settings.step_offset)
+    middles = ends.mean(axis=1)
+    bounds = np.concatenate([[-np.inf], middles, [np.inf]])
+    found: list[Change | None] = []
+    for number, (start, stop) in enumerate(ends):
+        before = np.flatnonzero((x <= start + 1e-12) & (x > bounds[number]))[-NEAR:]
+        after = np.flatnonzero((x >= stop - 1e-12) & (x < bounds[number + 2]))[:NEAR]
+        found.append(_change(y, s, before, after, span, settings) if len(before) and len(after) else None)
+    return found
+
+
+def _change(
+    y: Floats, s: Floats, before: NDArray[np.intp], after: NDArray[np.intp], span: float, settings: StageSettings
+) -> Change:
+    value = float(y[after].mean() - y[before].mean())
+    error = float(np.hypot(*(np.sqrt((s[where] ** 2).sum()) / len(where) for where in (before, after))))
+    share, z = abs(value) / span if span > 0 else 0.0, value / error
+    return Change(value, error, share, z, abs(z) > settings.min_z and share > settings.plateau_share)
+
+
+def _roughness(x: Floats, y: Floats) -> float:
+    """The standard error of each point of a curve that comes with none."""
+    t = (x[1:-1] - x[:-2]) / (x[2:] - x[:-2])
+    off = (y[1:-1] - (1 - t) * y[:-2] - t * y[2:]) / np.sqrt(1 + (1 - t) ** 2 + t**2)
+    return ROBUST * float(np.median(np.abs(off)))
