@@ -365,13 +365,17 @@ class Client(WebhookMethods):
     def compare(
         self,
         series: str | Series,
-        from_step: int,
-        to_step: int,
+        first: int | Stage,
+        second: int | Stage,
         n: int | None = None,
         job: str | Job | None = None,
     ) -> Comparison:
-        """Which of two checkpoints a posterior on n samples (default: of the data set) prefers, and from which n on."""
-        params = {"from_step": from_step, "to_step": to_step, "n": n, "job": ident(job) if job is not None else None}
+        """Which of two checkpoints, by their steps, or plateaus a posterior on n samples (default: of the data set)
+        prefers, and from which n on.
+        """
+        params = {"n": n, "job": ident(job) if job is not None else None}
+        for side, phase in (("from", first), ("to", second)):
+            params |= {f"{side}_stage": phase.id} if isinstance(phase, Stage) else {f"{side}_step": phase}
         return Comparison.model_validate(self._http.json("GET", f"/v1/series/{ident(series)}/compare", params=params))
 
     def _stages(self, path: str, job: str | Job | None) -> list[Stage]:

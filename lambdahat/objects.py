@@ -266,9 +266,11 @@ class Transition(Stage):
 
 
 class Phase(Object):
-    """What was measured at a checkpoint that is compared."""
+    """What was measured at a checkpoint that is compared, whose step stands twice, or over a plateau."""
 
-    step: int
+    stage: str | None
+    from_step: int
+    to_step: int
     loss: CurveQuantity
     llc: CurveQuantity
 

@@ -190,8 +190,8 @@ def test_a_job_from_start_to_curve(client: Client, engine: Engine) -> None:
     assert list(client.all_transitions("neither", family="mlp")) == []
     assert list(client.all_transitions(tags={"seed": 4})) == []
     found = client.compare(series, curves.STEPS[2], curves.STEPS[-1], n=1000)
-    assert (found.first.step, found.second.step, found.n) == (curves.STEPS[2], curves.STEPS[-1], 1000)
-    losses = [curves.quantities(phase.step)["loss"]["value"] for phase in (found.first, found.second)]
+    assert (found.first.from_step, found.second.to_step, found.n) == (curves.STEPS[2], curves.STEPS[-1], 1000)
+    losses = [curves.quantities(phase.from_step)["loss"]["value"] for phase in (found.first, found.second)]
     assert found.loss_term == pytest.approx(1000 * (losses[1] - losses[0]))
     assert found.preferred == "second"
     results = list(client.results(job))
