@@ -8,6 +8,7 @@ const main = document.getElementById("main");
 const notice = document.getElementById("notice");
 const LIST_EVERY = 3000;
 const JOB_EVERY = 1000;
+const STAGES_EVERY = 5000;
 
 let view = new AbortController();
 
@@ -175,7 +176,9 @@ async function showSeries(id, signal) {
     now = jobs.data.find((each) => each.id === chosen) ?? jobs.data[0] ?? null;
     job.show(now, id);
     if (!now) return;
-    const sight = `${now.id} ${now.state} ${now.progress.shards.succeeded}`;
+    // The stages of a job that follows change when nothing else does.
+    const moment = now.following ? Math.floor(Date.now() / STAGES_EVERY) : "";
+    const sight = `${now.id} ${now.state} ${now.progress.shards.succeeded} ${moment}`;
     if (sight === drawn) return;
     await refresh(now);
     drawn = sight;
@@ -244,7 +247,7 @@ function jobPanel() {
 
 function describe(job) {
   const { done, total, rate, fraction, seconds_left, shards } = job.progress;
-  const parts = [`${Math.floor(100 * fraction)} %`, `${done.toLocaleString()} of ${total.toLocaleString()} row-steps`];
+  const parts = [...(job.following ? ["follows its series"] : []), `${Math.floor(100 * fraction)} %`, `${done.toLocaleString()} of ${total.toLocaleString()} row-steps`];
   if (["queued", "running"].includes(job.state)) {
     if (rate) parts.push(`${Math.round(rate).toLocaleString()}/s`);
     if (seconds_left !== null) parts.push(`${duration(seconds_left)} left`);
@@ -259,10 +262,12 @@ function describe(job) {
 function showTransitions(section, stages, job) {
   const heading = h("h2", {}, "Transitions");
   if (!stages.length) {
-    const why = job.state === "succeeded" ? "None found." : "They are found when every checkpoint is done.";
+    const later = job.following ? "None found so far." : "They are found when every checkpoint is done.";
+    const why = job.state === "succeeded" ? "None found." : later;
     return clear(section, heading, h("p", { className: "soft" }, why));
   }
   const meaning = { A: "the loss falls, the LLC rises", B: "the LLC falls, the loss changes only slightly" };
+  const hasEnsemble = stages.some((stage) => stage.survival !== null);
   const rows = stages.map((stage) => h("tr", {},
     h("td", {}, h("span", { className: `type ${stage.type ?? "neither"}` }, stage.type ?? "–")),
     h("td", { className: "number" }, ...end(stage.from_step, stage.from_step_low, stage.from_step_high)),
@@ -270,8 +275,10 @@ function showTransitions(section, stages, job) {
     h("td", { className: "number" }, withError(stage.delta_loss.value, stage.delta_loss.std_error)),
     h("td", { className: "number" }, withError(stage.delta_llc.value, stage.delta_llc.std_error)),
     h("td", { className: "number" }, percent(stage[`probability_${stage.type?.toLowerCase() ?? "neither"}`])),
+    ...(hasEnsemble ? [h("td", { className: "number" }, percent(stage.survival))] : []),
     h("td", { className: "soft", title: stage.details.reason ?? "" }, meaning[stage.type] ?? "neither A nor B")));
-  const titles = h("tr", {}, h("th", {}, "type"), ...["from step", "to step", "Δ loss", "Δ LLC", "probability"].map((t) => h("th", { className: "number" }, t)), h("th"));
+  const numbers = ["from step", "to step", "Δ loss", "Δ LLC", "probability", ...(hasEnsemble ? ["survives"] : [])];
+  const titles = h("tr", {}, h("th", {}, "type"), ...numbers.map((t) => h("th", { className: "number" }, t)), h("th"));
   return clear(section, heading, h("div", { className: "scroll" }, h("table", {}, h("thead", {}, titles), h("tbody", {}, ...rows))));
 }
 

@@ -53,6 +53,7 @@ export async function draw(element, curve, transitions, lastStep) {
   });
   layout.xaxis.anchor = panels.length > 1 ? `y${panels.length}` : "y";
   layout.annotations.push(...transitions.map((stage) => mark(stage, colour)));
+  layout.shapes.push(...transitions.flatMap((stage) => ends(stage, colour)));
   layout.legend.y = legendPlace(panels, inner);
   await Plotly.react(element, traces, layout, { displaylogo: false, responsive: false, modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]] });
 }
@@ -166,6 +167,15 @@ function mark(stage, colour) {
     text: `<b>${stage.type ?? "·"}</b>`, x: middle, xref: "x", y: 1, yref: "paper", yanchor: "bottom", showarrow: false,
     font: { size: 15, color: typeColour(stage, colour) },
   };
+}
+
+// The 90 % intervals of both ends, as bars on top.
+function ends(stage, colour) {
+  const bar = { type: "line", xref: "x", yref: "paper", y0: 1, y1: 1, line: { color: typeColour(stage, colour), width: 4 } };
+  return ["from", "to"]
+    .map((end) => [stage[`${end}_step_low`], stage[`${end}_step_high`]])
+    .filter(([low, high]) => low !== null && high > low)
+    .map(([low, high]) => ({ ...bar, x0: low + 1, x1: high + 1 }));
 }
 
 // The only panel with two lines is the Hessian's: their names stand above it.

@@ -87,15 +87,16 @@ def test_picture_of_a_series(page: Page, service: Service, client: Client, engin
     expect(page.locator(".job .state")).to_have_text("succeeded")
     for name in ("loss", "Hessian", "near-zero share", "training step", "A", "B"):
         expect(page.locator("#picture").get_by_text(name, exact=True).first).to_be_visible()
-    # Four panels with two transitions each; every step of the LLC has a point but the one without a number.
-    expect(page.locator("#picture .shapelayer path")).to_have_count(8)
+    # Four panels with two transitions each, and the intervals of their ends; every step of the LLC has a point but the
+    # one without a number.
+    expect(page.locator("#picture .shapelayer path")).to_have_count(8 + 4)
     expect(page.locator("#picture .trace:has(.point)").first.locator(".point")).to_have_count(len(curves.STEPS) - 1)
     expect(page.locator("#picture .annotation-text", has_text="✕")).to_have_count(1)
 
     rows = page.locator("section tbody tr")
-    expect(rows.nth(0)).to_contain_text(re.compile(r"A11 \(9 … 13\)60 \(52 … 71\)-3\.410 ± 0\.020197\.0 ± 8\.499 %"))
+    expect(rows.nth(0)).to_contain_text(re.compile(r"A11 \(9 … 13\)60 \(52 … 71\)-3\.410 ± 0\.020197\.0 ± 8\.499 %100 %"))
     expect(rows.nth(1)).to_contain_text(
-        re.compile(r"B180 \(150 … 201\)700 \(640 … 760\)-0\.031 ± 0\.011-241\.0 ± 6\.297 %")
+        re.compile(r"B180 \(150 … 201\)700 \(640 … 760\)-0\.031 ± 0\.011-241\.0 ± 6\.297 %63 %")
     )
     page.get_by_text("Settings of the job").click()
     expect(page.locator("details tr", has_text="measures.llc.num_chains")).to_contain_text("4")
@@ -128,7 +129,24 @@ def test_job_moves_by_itself(page: Page, service: Service, client: Client, engin
     expect(state).to_have_text("succeeded")
     expect(bar).to_have_attribute("aria-valuenow", "100")
     expect(points).to_have_count(len(curves.STEPS) - 1)
-    expect(page.locator("#picture .shapelayer path")).to_have_count(8)
+    expect(page.locator("#picture .shapelayer path")).to_have_count(12)
+
+
+def test_a_job_that_follows_says_so_and_shows_new_stages(
+    page: Page, service: Service, client: Client, engine: Engine, key: str
+) -> None:
+    """Though nothing else of it has changed."""
+    series = lab.new_series(client, steps=curves.STEPS)
+    job = client.run(series, checkpoints_per_shard=100, follow=True)
+    lab.work(engine, job, shards=1)
+    page.goto(f"{service.url}/#key={key}")
+    page.get_by_role("link", name=series.name).click()
+    expect(page.locator(".job")).to_contain_text(re.compile("running.*follows its series · 100 %"))
+    expect(page.get_by_text("None found so far.")).to_be_visible()
+    lab.work(engine, job)
+    expect(page.locator("section tbody tr").first).to_contain_text("100 %", timeout=15_000)
+    client.finish(job)
+    expect(page.locator(".job .state")).to_have_text("succeeded")
 
 
 def test_failed_job_says_why(page: Page, service: Service, client: Client, engine: Engine, key: str) -> None:
