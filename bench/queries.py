@@ -21,6 +21,8 @@ from bench.load import ROOT, Bench, bench
 DOCUMENT = ROOT / "docs" / "queries.md"
 
 SERIES, STAGES = 2500, 40
+CHECKPOINTS = 200
+"""Of the series whose curve is asked about."""
 REPEATS = 60
 GOAL_MS = 50
 
@@ -29,7 +31,7 @@ FILL = """
 WITH made AS (
     INSERT INTO series (id, tenant_id, name, model_id, dataset_id, tags)
     SELECT 'ser_' || lpad(to_hex(n), 32, '0'), tenant_id, 'run ' || n, model_id, dataset_id,
-           jsonb_build_object('seed', n, 'optimizer', (ARRAY['adamw', 'sgd', 'muon'])[1 + n %% 3])
+           jsonb_build_object('seed', n, 'group', n / 20, 'optimizer', (ARRAY['adamw', 'sgd', 'muon'])[1 + n %% 3])
     FROM series, generate_series(1, %(series)s) n WHERE id = %(like)s RETURNING *
 ), job AS (
     INSERT INTO jobs (id, tenant_id, series_id, settings, state, started_at, finished_at)
@@ -39,13 +41,31 @@ WITH made AS (
 )
 INSERT INTO stages (id, tenant_id, series_id, job_id, ordinal, kind, type, from_step, from_step_low, from_step_high,
                     to_step, to_step_low, to_step_high, probability_a, probability_b, probability_neither, delta_loss,
-                    delta_loss_std_error, delta_llc, delta_llc_std_error, details)
+                    delta_loss_std_error, delta_llc, delta_llc_std_error, survival, details)
 SELECT 'stg_' || lpad(right(id, 4) || to_hex(4096 + k), 32, '0'), tenant_id, series_id, id, k,
        (ARRAY['plateau', 'transition'])[1 + k %% 2],
        CASE WHEN k %% 2 = 0 OR a BETWEEN 0.4 AND 0.6 THEN NULL WHEN a > 0.5 THEN 'A' ELSE 'B' END,
        1000 * k, 1000 * k - 90, 1000 * k + 90, 1000 * k + 1000, 1000 * k + 900, 1000 * k + 1100,
-       a, 1 - a, 0, -size, 0.01, 200 * size - 100, 1, '{"reason": "the LLC rises and the loss falls"}'
+       a, 1 - a, 0, -size, 0.01, 200 * size - 100, 1, round(8 * random()) / 8,
+       '{"reason": "the LLC rises and the loss falls"}'
 FROM read ORDER BY id, k
+"""
+
+
+CURVE = """
+WITH posted AS (
+    INSERT INTO checkpoints (id, tenant_id, series_id, step, blob, metrics)
+    SELECT 'ckp_' || md5(s.id || n), s.tenant_id, s.id, 200 * n, (SELECT blob FROM checkpoints LIMIT 1),
+           jsonb_build_object('accuracy', random(), 'learning_rate', random())
+    FROM series s, generate_series(0, %(checkpoints)s - 1) n WHERE s.id = %(series)s RETURNING *
+), shard AS (
+    INSERT INTO shards (id, job_id, ordinal, checkpoint_ids, state)
+    VALUES ('shd_' || md5(%(job)s), %(job)s, 0, '[]', 'succeeded') RETURNING *
+)
+INSERT INTO results (job_id, checkpoint_id, measure, shard_id, fence, quantities, details, verdict, reason)
+SELECT s.job_id, p.id, measure, s.id, 1,
+       jsonb_build_object(measure, jsonb_build_object('value', random(), 'std_error', random())), '{}', 'ok', ''
+FROM shard s, posted p, unnest(ARRAY['loss', 'llc', 'hessian']) measure
 """
 
 
@@ -63,10 +83,14 @@ def questions(series: str, job: str) -> dict[str, tuple[str, dict[str, Any]]]:
         "… of an optimizer": (everywhere, {"tag": "optimizer:muon", "type": "A"}),
         "… of a model family": (everywhere, {"family": "mlp", "min_probability": 0.99}),
         "… that there are none of": (everywhere, {"family": "transformer"}),
+        "… that always survive": (everywhere, {"min_survival": 1}),
         "… by all of these": (
             everywhere,
             {"type": "B", "min_probability": 0.95, "from_step": 9000, "tag": "optimizer:sgd", "min_delta_llc": 90},
         ),
+        "two checkpoints compared": (f"/v1/series/{series}/compare", {"from_step": 0, "to_step": 2000, "job": job}),
+        "what changes at a series' transitions": (f"/v1/series/{series}/evidence", {"job": job}),
+        "what 20 series have in common": ("/v1/alignment", {"tag": "group:7"}),
     }
 
 
@@ -77,9 +101,9 @@ def measure(of: Bench) -> Iterator[tuple[str, float, float, int]]:
     like = of.client.create_series("the first", model, data).id
     with of.database.transaction():
         of.database.execute(FILL, {"series": SERIES, "stages": STAGES, "like": like})
-    of.database.execute("ANALYZE")
-    of.database.commit()
     some = of.database.execute("SELECT series_id, job_id FROM stages ORDER BY job_id LIMIT 1").fetchone() or ("", "")
+    of.database.execute(CURVE, {"series": some[0], "job": some[1], "checkpoints": CHECKPOINTS})
+    of.database.execute("ANALYZE")
     of.database.commit()
     with httpx.Client(base_url=of.stack.url, headers={"Authorization": f"Bearer {of.stack.key}"}) as client:
         for name, (path, asked) in questions(*some).items():
@@ -89,7 +113,8 @@ def measure(of: Bench) -> Iterator[tuple[str, float, float, int]]:
                 start = time.perf_counter()
                 answer = client.get(path, params=asked).raise_for_status()
                 took.append(1000 * (time.perf_counter() - start))
-                count = len(answer.json()["data"])
+                found = answer.json()
+                count = len(found.get("data", found.get("runs", [found])))
             yield name, statistics.median(took), sorted(took)[int(0.99 * REPEATS)], count
 
 

@@ -94,7 +94,9 @@ def test_picture_of_a_series(page: Page, service: Service, client: Client, engin
     expect(page.locator("#picture .annotation-text", has_text="✕")).to_have_count(1)
 
     rows = page.locator("section tbody tr")
-    expect(rows.nth(0)).to_contain_text(re.compile(r"A11 \(9 … 13\)60 \(52 … 71\)-3\.410 ± 0\.020197\.0 ± 8\.499 %100 %"))
+    expect(rows.nth(0)).to_contain_text(
+        re.compile(r"A11 \(9 … 13\)60 \(52 … 71\)-3\.410 ± 0\.020197\.0 ± 8\.499 %100 %")
+    )
     expect(rows.nth(1)).to_contain_text(
         re.compile(r"B180 \(150 … 201\)700 \(640 … 760\)-0\.031 ± 0\.011-241\.0 ± 6\.297 %63 %")
     )

@@ -2,137 +2,15 @@
 
 import itertools
 import math
-from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from llc.alignment import Alignment, align
+from bench.families import plant, planted_columns, score, transition
+from llc.alignment import align
 from llc.matching import Transition
 from llc.needleman_wunsch import needleman_wunsch
-
-
-@dataclass(frozen=True)
-class Family:
-    """Runs, and the truth: which common transition each of theirs is, or none; tempos; the odd one, if there is one."""
-
-    runs: list[list[Transition]]
-    truth: list[list[int | None]]
-    log_tempo: list[float]
-    sizes: list[float]
-    odd: int | None
-
-
-def plant(
-    seed: int,
-    *,
-    tempo: float = 0.4,
-    jitter: float = 0.12,
-    missing: float = 0.05,
-    extra: float = 0.1,
-    has_odd: bool = True,
-) -> Family:
-    """5 to 20 runs of 2 to 6 common transitions, a fifth larger or smaller from run to run; positions in log step.
-
-    The odd run has two neighbours of opposite direction in the other order, or two transitions the other way round.
-    """
-    generator = np.random.default_rng(seed)
-    count, length = int(generator.integers(5, 21)), int(generator.integers(2, 7))
-    widths = generator.uniform(0.2, 0.8, length)
-    starts = math.log(20) + np.cumsum(generator.uniform(0.5, 1.5, length) + widths) - widths
-    signs = np.where(generator.random(length) < 0.65, 1, -1)
-    sizes = 10 ** generator.uniform(0.3, 1.7, length)
-    odd = int(generator.integers(count)) if has_odd else None
-    found = Family([], [], list(tempo * generator.standard_normal(count)), list(signs * sizes), odd)
-    for run in range(count):
-        own = _other_way(generator, signs) if run == odd else signs
-        rows: list[tuple[float, float, float, int | None]] = []
-        for k in np.flatnonzero(generator.random(length) >= missing):
-            start = starts[k] + found.log_tempo[run] + jitter * generator.standard_normal()
-            width = widths[k] * math.exp(0.2 * generator.standard_normal())
-            size = own[k] * sizes[k] * math.exp(0.2 * generator.standard_normal())
-            rows.append((start, start + width, size, int(k) if own[k] == signs[k] else None))
-        for _ in range(generator.poisson(extra)):
-            start = generator.uniform(starts[0] - 1, starts[-1] + 1) + found.log_tempo[run]
-            size = generator.choice([-1, 1]) * 10 ** generator.uniform(0.3, 1.5)
-            rows.append((start, start + generator.uniform(0.1, 0.5), size, None))
-        rows.sort(key=lambda row: row[0] + row[1])
-        found.runs.append([transition(round(math.exp(s)), round(math.exp(e)), size) for s, e, size, _ in rows])
-        found.truth.append([k for *_, k in rows])
-    return found
-
-
-def _other_way(generator: np.random.Generator, signs: np.ndarray) -> np.ndarray:
-    own, turns = signs.copy(), np.flatnonzero(signs[1:] != signs[:-1])
-    if len(turns) and generator.random() < 0.5:
-        k = int(generator.choice(turns))
-        own[[k, k + 1]] = own[[k + 1, k]]
-    else:
-        own[generator.choice(len(own), 2, replace=False)] *= -1
-    return own
-
-
-def transition(from_step: int, to_step: int, delta_llc: float, delta_loss: float | None = -0.1) -> Transition:
-    return Transition(from_step, to_step, delta_llc, 0.05 * abs(delta_llc), delta_loss, "A" if delta_llc > 0 else "B")
-
-
-def planted_columns(family: Family, found: Alignment) -> list[int | None]:
-    """Which planted transition each common one is: that of most of its matches."""
-    columns: list[int | None] = []
-    for k in range(len(found.common)):
-        matches = [(truth, run.matched[k]) for truth, run in zip(family.truth, found.runs, strict=True)]
-        votes = Counter(truth[i] for truth, i in matches if i is not None)
-        columns.append(votes.most_common(1)[0][0])
-    return columns
-
-
-@dataclass
-class Score:
-    """Over families, the odd runs apart."""
-
-    right: int = 0
-    wrong: int = 0
-    lost: int = 0
-    healthy: int = 0
-    accused: int = 0
-    odd: int = 0
-    named: int = 0
-    whole: int = 0
-    families: int = 0
-
-    def add(self, family: Family, found: Alignment) -> None:
-        columns = planted_columns(family, found)
-        self.families += 1
-        self.whole += sorted(-1 if k is None else k for k in columns) == list(range(len(family.sizes)))
-        for row, (truth, run) in enumerate(zip(family.truth, found.runs, strict=True)):
-            if row == family.odd:
-                self.odd += 1
-                self.named += run.verdict == "outlier"
-                continue
-            pairs = {(columns[k], i) for k, i in enumerate(run.matched) if i is not None}
-            planted = {(k, i) for i, k in enumerate(truth) if k is not None}
-            self.right += len(pairs & planted)
-            self.wrong += len(pairs - planted)
-            self.lost += len(planted - pairs)
-            self.healthy += 1
-            self.accused += run.verdict == "outlier"
-
-    @property
-    def precision(self) -> float:
-        return self.right / (self.right + self.wrong)
-
-    @property
-    def recall(self) -> float:
-        return self.right / (self.right + self.lost)
-
-
-def score(families: range, **kind: float) -> Score:
-    total = Score()
-    for seed in families:
-        family = plant(seed, **kind)  # type: ignore[arg-type]
-        total.add(family, align(family.runs))
-    return total
 
 
 def test_what_is_common_is_found_again_and_the_odd_run_is_named():
