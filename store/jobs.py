@@ -290,6 +290,9 @@ def settle(session: Session, job_id: str) -> None:
     shards = session.execute(
         select(Shard.kind, Shard.state, Shard.error, Shard.run_at).where(Shard.job_id == job_id)
     ).all()
+    if following and any(shard.kind == "calibrate" and shard.state == "failed" for shard in shards):
+        following = False  # without settings nothing that comes can be measured
+        session.execute(update(Job).where(Job.id == job_id).values(following=False))
     last = next(shard for shard in shards if shard.kind == "stages")
     waits = any(shard.state not in ENDED for shard in shards if shard.kind != "stages")
     if last.state == "running" or (waits and not following):

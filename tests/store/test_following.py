@@ -129,6 +129,16 @@ def test_a_pilot_needs_checkpoints_and_new_ones_wait_for_it(jobs: Jobs) -> None:
     assert len(due(jobs, job)) == 3  # with the pilot's settings, at once
 
 
+def test_without_settings_there_is_nothing_to_follow_with(jobs: Jobs) -> None:
+    """A pilot that fails ends the job; when it is run again, the job is of what it had."""
+    job = follow(jobs, 2, "auto")
+    (pilot,) = due(jobs, job, "calibrate")
+    jobs.fail(jobs.claimed(pilot), permanent=True)
+    assert (jobs.job(job).state, jobs.job(job).following) == ("failed", False)
+    post(jobs, job, 10)
+    assert sweep(jobs, job) == 0
+
+
 def test_two_sweepers_give_a_checkpoint_to_one_shard(jobs: Jobs) -> None:
     job = follow(jobs, 1)
     post(jobs, job, *range(10, 20))
