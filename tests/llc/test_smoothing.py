@@ -73,7 +73,7 @@ def test_a_wrong_point_moves_nothing():
 
 
 def test_a_jump_between_two_points_stays_between_them():
-    """A chain that begins by taking the points beside it as wrong stays with that: of these, a third did."""
+    """A chain that takes the points beside it as wrong stays with that."""
     x, missed = np.log(np.arange(1.0, 19)), 0
     for jump in (5, 8, 11):
         value = np.where(np.arange(18) < jump, 1.9, 0.0)
@@ -81,7 +81,7 @@ def test_a_jump_between_two_points_stays_between_them():
         for seed in range(6):
             mean = smooth(x, value, s, SharedNoise(), np.random.default_rng(seed)).at_points.mean(axis=0)
             missed += bool(np.abs(mean - value).max() > 0.5)
-    assert missed <= 2
+    assert missed <= 1
 
 
 def test_units_do_not_matter():
