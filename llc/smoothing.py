@@ -5,8 +5,8 @@ With x the axis, f the curve, g its slope, points y_i = f(x_i) + e_i with standa
     dg = √q(x) dW,  df = g dx           an integrated Wiener process: between points a cubic spline in the mean
     q_j = τ² λ_j²,  τ, λ_j ~ C⁺(0, 1)   one scale an interval: a horseshoe (Carvalho et al. 2010)
     e_i = s_i (√c u_i + √(1 − c) v_i)
-    u: autoregressive, sd κ, corr(u_i, u_{i+k}) = φᵏ;  v_i / κ ~ Student t₈, or, where neither neighbour agrees with the
-    point, with probability .01 normal of sd 30
+    u: autoregressive, sd κ, corr(u_i, u_{i+k}) = φᵏ;  v_i / κ ~ Student t₈, or, where no point near agrees, with
+    probability .01 normal of sd 30
     κ² ~ about 1, as if from 20 more points
 
 The horseshoe makes most q_j next to nothing and leaves some free: straight where nothing happens, sharp where something
@@ -31,6 +31,7 @@ from scipy.linalg import lapack
 Floats = NDArray[np.float64]
 LAPACK: Any = lapack  # the stubs don't know all of it
 
+NUM_WARM_SWEEPS = 100  # of the burn-in, in which the curve finds its jumps
 NUM_BURNIN_SWEEPS = 300
 NUM_DRAWS = 700
 DOF = 8.0  # of the errors' Student t
@@ -38,7 +39,7 @@ NOISE_DOF = 20.0  # points that the prior of κ² is worth
 NOISE_MEAN = 0.85  # of κ² where errors are normal: t₈ is wider than the normal
 WILD = 30.0  # standard errors of a point that is wrong ...
 WILD_SHARE = 0.01  # ... and how many are
-ALONE = 3.0  # standard errors that such a point is away from both its neighbours
+ALONE = 3.0  # standard errors that such a point is away from those around it
 FINEST = 1e-9  # least variance of an interval's own change, as a share of s²: below it Cholesky would lose its digits
 NUM_HALVINGS = 2  # of every interval, when the bridge is filled in
 
@@ -98,8 +99,8 @@ def smooth(x: Floats, y: Floats, std_error: Floats, noise: SharedNoise, generato
     scale = max(float(np.subtract(*np.percentile(y, [90, 10]))), 2 * float(np.median(std_error)))
     middle, span = float(np.median(y)), float(x[-1] - x[0])
     chain = _Chain((x - x[0]) / span, (y - middle) / scale, std_error / scale, noise, generator)
-    for _ in range(NUM_BURNIN_SWEEPS):
-        chain.sweep()
+    for sweep in range(NUM_BURNIN_SWEEPS):
+        chain.sweep(is_warm=sweep >= NUM_WARM_SWEEPS)
     draws = []
     for _ in range(NUM_DRAWS):
         chain.sweep()
@@ -131,12 +132,14 @@ class _Chain:
         self.u = np.zeros(self._n)
         self.f = self.g = np.zeros(self._n)
 
-    def sweep(self) -> None:
-        """Draw everything once, each given the rest."""
+    def sweep(self, is_warm: bool = True) -> None:
+        """Draw everything once, each given the rest. Until the chain is warm, points that one near agrees with keep
+        their weight: while the curve is far from its jumps, those beside them would lose it, and not get it back.
+        """
         self.q = np.maximum(self.tau2 * self.lambda2, self._least_q)
         self._draw_curve()
         self._draw_scales()
-        self._draw_noise()
+        self._draw_noise(is_warm)
 
     def _draw_curve(self) -> None:
         """f, g and u given scales: normal, with banded precision P = L Lᵀ and mean P⁻¹ b."""
@@ -193,13 +196,14 @@ class _Chain:
         self.tau2 = (1 / self.xi + (squares / self.lambda2).sum() / 2) / gamma(m + 0.5)
         self.xi = (1 + 1 / self.tau2) / gamma(1.0)
 
-    def _draw_noise(self) -> None:
+    def _draw_noise(self, is_warm: bool) -> None:
         """κ and each point's weight given the curve: t₈ as a mixture of normals, or a point that is wrong."""
         gamma, n, share, memory = self._generator.standard_gamma, self._n, self.noise.share, self.noise.memory
         errors = (self.y - self.f - np.sqrt(share) * self.s * self.u) ** 2 / ((1 - share) * self.s**2)
         squares = errors / self.kappa2
         is_wild = self._may_be_wild & (self._generator.random(n) < _wild_share(squares))
-        self.weights = np.where(is_wild, WILD**-2, gamma((DOF + 1) / 2, n) / ((DOF + squares) / 2))
+        weights = np.where(is_wild, WILD**-2, gamma((DOF + 1) / 2, n) / ((DOF + squares) / 2))
+        self.weights = np.where(is_warm | self._may_be_wild, weights, 1.0)
         total, count = (self.weights * errors).sum(), n
         if share:
             total += self.u[0] ** 2 + ((self.u[1:] - memory * self.u[:-1]) ** 2).sum() / (1 - memory**2)
@@ -218,11 +222,16 @@ def _first_weights(y: Floats, s: Floats) -> Floats:
 
 
 def _is_alone(y: Floats, s: Floats) -> NDArray[np.bool_]:
-    """Points that neither neighbour agrees with. Others are not wrong: two would have to be, in the same way. A chain
-    that may take the last point before a jump for a wrong one does so now and then, and stays with that.
+    """Points that none of the two before and the two after agrees with. Others are not wrong: two would have to be, in
+    the same way. A chain that may take the last point before a jump for a wrong one does so now and then, and stays
+    with that.
     """
-    differs = np.abs(np.diff(y)) > ALONE * np.hypot(s[1:], s[:-1])
-    return np.concatenate([[True], differs]) & np.concatenate([differs, [True]])
+    alone = np.ones(len(y), dtype=np.bool_)
+    for lag in (1, 2):
+        differs = np.abs(y[lag:] - y[:-lag]) > ALONE * np.hypot(s[lag:], s[:-lag])
+        alone[lag:] &= differs
+        alone[:-lag] &= differs
+    return alone
 
 
 def _wild_share(squares: Floats) -> Floats:

@@ -45,6 +45,7 @@ INTERVAL = (0.05, 0.95)
 WIDENING = 1.2
 UNSEEN = 0.3
 UNSEEN_LOSS = 2.0
+FOLLOWED = 5.0  # errors that the paths are away from an LLC, at most, which they have not taken for wrong
 MEDIAN_ERROR = 1.13  # four chains' standard errors have a median of 1/1.13 of the true one: √(median of χ²₃ / 3)
 OWN_DOF, AROUND_DOF = 3, 8  # what a point's own standard error counts for, and the median of those around it
 
@@ -308,13 +309,16 @@ class _Reading:
         return np.diff(self.loss.at(np.stack([start, stop], axis=1)), axis=1)[:, 0]
 
     def _seen(self, move: int) -> tuple[Floats, Floats]:
-        """The checkpoints around a move's ends, path by path. Where in a gap between checkpoints the LLC has changed,
-        and where the loss, nobody has seen: what both did in the gap belongs together.
+        """The checkpoints around a move's ends, path by path, but for those whose LLC was taken for wrong. Where in a
+        gap between checkpoints the LLC has changed, and where the loss, nobody has seen: what both did in the gap
+        belongs together.
         """
         start, stop = self.moves.ends[:, :, move]
-        last = len(self.x) - 1
-        before = np.clip(np.searchsorted(self.x, start, side="right") - 1, 0, last)
-        return self.x[before], self.x[np.clip(np.searchsorted(self.x, stop), 0, last)]
+        off = np.abs(self.curve.llc - self.llc.at_points.mean(axis=0))
+        is_seen = off < FOLLOWED * np.hypot(_errors(self.curve), self.llc.at_points.std(axis=0))
+        seen = self.x[is_seen | np.isin(self.x, self.x[[0, -1]])]
+        before = np.clip(np.searchsorted(seen, start, side="right") - 1, 0, None)
+        return seen[before], seen[np.clip(np.searchsorted(seen, stop), None, len(seen) - 1)]
 
     def _judge(self, move: int, loss: Floats | None) -> tuple[Type | None, dict[str, float | None], str]:
         """A transition's type, the probability of each, and why."""

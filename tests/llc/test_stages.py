@@ -154,6 +154,29 @@ def test_what_both_do_in_one_gap_between_checkpoints_belongs_together(loss_s: fl
     assert transition.delta_loss == pytest.approx(-1.9, abs=0.1)
 
 
+STAIR = [(0, 6.125, -0.01, 0.007), (27_000, 1.625, 7.38, 0.05), (150_000, 0.5, 13.64, 0.08), (350_000, 0, 18.82, 0.1)]
+"""(first step, loss, LLC, its error) of a deep linear network's ranks, as one measured them: without any scatter."""
+
+
+@pytest.mark.parametrize("seed", [0, 5, 11])
+@pytest.mark.parametrize("wrong", [None, 25_000, 170_000])
+def test_a_stair_is_a_transition_for_every_step(seed: int, wrong: int | None):
+    """Also where the LLC of the last checkpoint before a step, or of the first after it, is far from anything: chains
+    on the slope.
+    """
+    others = [] if wrong is None else [wrong]
+    steps = np.unique(np.concatenate([[0, *others], np.geomspace(4600, 600_000, 45).round()])).astype(np.int64)
+    level = np.searchsorted([first for first, *_ in STAIR], steps, side="right") - 1
+    loss, llc, s = np.array(STAIR)[level, 1:].T
+    llc, s = np.where(steps == wrong, -1.8e5, llc), np.where(steps == wrong, 2400.0, s)
+    losses = loss.tolist(), [1e-8] * len(steps)
+    found = read_stages(Curve.of(steps.tolist(), llc.tolist(), s.tolist(), *losses), StageSettings(seed=seed))
+    assert types(found) == "AAA"
+    assert all((stage.probability_a or 0) > 0.97 for stage in transitions(found))
+    changes = [stage.delta_loss for stage in transitions(found)]
+    assert changes == pytest.approx([-4.5, -1.125, -0.5], rel=0.03)
+
+
 def test_slightly_is_by_the_side_of_the_run_s_other_transitions():
     """The loss falls by a tenth of its range in the second; but only where the LLC falls does it matter how much."""
     llc = ramp(20, 80, 8, 14) + ramp(0, -40, 22, 30)
