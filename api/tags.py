@@ -6,14 +6,17 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import Query
+from pydantic import StringConstraints
 
 from api.fields import Text
 from llc.errors import InputError
 
-MAX_TAGS = 16
+MAX_TAGS = 8
+MAX_TAG = 500
+"""Characters: of more and longer ones an address might have more bytes than a server reads."""
 
 TagQuery = Annotated[
-    list[Text] | None,
+    list[Annotated[Text, StringConstraints(max_length=MAX_TAG)]] | None,
     Query(max_length=MAX_TAGS, description="name:value, as in tag=optimizer:adamw; several: all of them."),
 ]
 
