@@ -10,9 +10,9 @@ from rich.text import Text
 from lambdahat._cli_common import Key, Url, connect, find_series, out
 from lambdahat._cli_watch import TYPE_STYLES
 from lambdahat._requests import DEFAULT_URL
+from lambdahat.aligned import AlignedRun, Alignment, CommonTransition, Spread
 from lambdahat.errors import LambdahatError
 from lambdahat.numbers import MISSING, with_error
-from lambdahat.objects import AlignedRun, Alignment, CommonTransition, Spread
 
 
 class Axis(StrEnum):

@@ -13,10 +13,10 @@ from typing import IO, Any, Literal
 from lambdahat import uploads
 from lambdahat._client_webhooks import WebhookMethods
 from lambdahat._requests import ident
+from lambdahat.aligned import Alignment
 from lambdahat.draws import Draws, from_bytes
 from lambdahat.errors import LambdahatError
 from lambdahat.objects import (
-    Alignment,
     Checkpoint,
     Comparison,
     Curve,
