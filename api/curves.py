@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import orjson
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
+from sqlalchemy.orm import Session
 
 from api.dependencies import Reader, Shared
 from api.fields import MAX_STEP, Estimate, Name
@@ -85,7 +86,7 @@ def get_curve(
             if chosen is None:
                 return written(series_id, None, [], format)
             rows = curve(session, chosen.id, names, from_step, to_step)
-            return written(series_id, chosen, rows, format, chosen_metrics(posted(session, chosen), metric))
+            return written(series_id, chosen, rows, format, chosen_metrics(session, chosen, metric))
 
         if chosen is not None and chosen.finished_at is not None:
             asked = chosen.id, chosen.finished_at, measure, from_step, to_step, tuple(metric or ()), format
@@ -105,15 +106,16 @@ def _names(measure: str | None) -> list[str] | None:
     return names or None
 
 
-def chosen_metrics(found: Metrics, asked: Sequence[str] | None) -> Metrics | None:
-    """Of the metrics by step those asked for; None if none are. Raises: InputError `unknown_metric`."""
+def chosen_metrics(session: Session, job: Job, asked: Sequence[str] | None) -> Metrics | None:
+    """What is asked for of the metrics at a job's steps; None if nothing is. Raises: InputError `unknown_metric`."""
+    if not asked:
+        return None
+    found = posted(session, job)
     known = sorted({name for values in found.values() for name in values})
-    unknown = [name for name in asked or () if name not in (*known, EVERY_METRIC)]
+    unknown = [name for name in asked if name not in (*known, EVERY_METRIC)]
     if unknown and found:
         hint = f"there are {', '.join(known)[:500]}" if known else "none was posted with them"
         raise InputError("unknown_metric", f"no checkpoint of this curve has a metric '{unknown[0][:80]}'", hint)
-    if not asked:
-        return None
     names = known if EVERY_METRIC in asked else asked
     return {step: {name: values[name] for name in names if name in values} for step, values in found.items()}
 

@@ -12,7 +12,7 @@ from api.problems import RESPONSES
 from api.reads import ReadRoute
 from api.stages import shown
 from llc.errors import InputError
-from store.results import curve, metrics, stages
+from store.results import curve, stages
 from store.tables import Job, Series
 
 router = APIRouter(tags=["curves"], responses=RESPONSES, route_class=ReadRoute)
@@ -50,7 +50,7 @@ def _picture(session: Session, job: Job, title: str, kind: Kind, metric: list[st
     from lambdahat.objects import Curve, Stage
     from lambdahat.plot import drawn
 
-    chosen = chosen_metrics(metrics(session, job), metric)
+    chosen = chosen_metrics(session, job, metric)
     rows = curve(session, job.id, None, None, None)
     points = Curve.model_validate_json(written(job.series_id, job, rows, "json", chosen))
     every = [Stage.model_validate(shown(stage)) for stage in stages(session, job.id) if stage.kind == "transition"]
