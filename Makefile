@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test coverage check format serve bench-peers bench-speed bench-accuracy bench-stages soak fuzz clean
+.PHONY: help install demo runs test coverage check format serve bench-peers bench-speed bench-accuracy bench-stages soak fuzz clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -18,6 +18,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 demo: $(INSTALLED) ## Serve, train, post, estimate, and draw the curve (about two minutes)
 	$(BIN)/python examples/modular_addition.py --serve --out demo
+
+runs: $(INSTALLED) ## Three training runs with three seeds each → docs/runs.md and its pictures
+	OMP_NUM_THREADS=1 $(BIN)/python examples/figure.py --run --out docs
 
 # Half of the time that all tests take.
 HALF := tests/llc tests/bench tests/lambdahat

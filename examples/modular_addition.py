@@ -8,16 +8,10 @@ measures loss, local learning coefficient and Hessian along the run, and the cur
     python examples/modular_addition.py               # against LAMBDAHAT_URL, with LAMBDAHAT_KEY
 """
 
-import argparse
-import os
-import subprocess
-import sys
-import tempfile
-from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import torch
+from common import Run, example, measure, recorder
 from torch import Tensor, nn
 
 import lambdahat
@@ -66,16 +60,16 @@ def all_sums() -> tuple[Tensor, Tensor]:
     return x, x.sum(1) % P
 
 
-def train(recorder: lambdahat.Recorder, x: Tensor, y: Tensor, unseen: tuple[Tensor, Tensor]) -> None:
+def train(recording: lambdahat.Recorder, x: Tensor, y: Tensor, unseen: tuple[Tensor, Tensor]) -> None:
     """Full-batch AdamW with strong weight decay; the recorder takes what its schedule asks for."""
     network = Network()
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2, weight_decay=1.0, betas=(0.9, 0.98))
     for step in range(STEPS + 1):
         loss = nn.functional.cross_entropy(network(x), y)
-        if recorder.wants(step):
+        if recording.wants(step):
             with torch.no_grad():
                 accuracy = (network(unseen[0]).argmax(1) == unseen[1]).float().mean().item()
-            recorder.record(step, network.state_dict(), {"train_loss": loss.item(), "test_accuracy": accuracy})
+            recording.record(step, network.state_dict(), {"train_loss": loss.item(), "test_accuracy": accuracy})
             print(f"\rtraining: step {step:5d}  loss {loss.item():.4f}  unseen sums right {accuracy:6.1%}", end="")
         optimizer.zero_grad()
         loss.backward()
@@ -83,58 +77,18 @@ def train(recorder: lambdahat.Recorder, x: Tensor, y: Tensor, unseen: tuple[Tens
     print()
 
 
-def main() -> None:
+def run_example(run: Run) -> None:
     """Train, record, post, measure, draw."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--serve", action="store_true", help="start a stack of our own, in a temporary folder")
-    parser.add_argument("--stay", action="store_true", help="with --serve: keep the page open until Ctrl-C")
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder of the picture and the tables")
-    parser.add_argument("--seed", type=int, default=0, help="seed of data, initialisation and chains")
-    arguments = parser.parse_args()
-    torch.manual_seed(arguments.seed)
-    torch.set_num_threads(1)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-
-    with ExitStack() as scope:
-        if arguments.serve:
-            serve(scope)
-        client = scope.enter_context(lambdahat.Client())
-        x, y = all_sums()
-        half = P * P // 2
-        dataset = client.create_dataset("sums modulo 53, one half", x=x[:half], y=y[:half])
-        model = client.create_model("embeddings-64, hidden-128", MODEL)
-        series = client.create_series("modular addition", model, dataset, tags={"p": P, "seed": arguments.seed})
-        schedule = lambdahat.log_linear_steps(STEPS, num_log=40)
-        spool = scope.enter_context(tempfile.TemporaryDirectory())
-        with lambdahat.Recorder(client, series, schedule, folder=spool) as recorder:
-            train(recorder, x[:half], y[:half], (x[half:], y[half:]))
-
-        measures = MEASURES | {"llc": MEASURES["llc"] | {"seed": arguments.seed}}
-        job = client.run(series, measures)
-        command("watch", job.id)
-        command("export", series.id, str(arguments.out / "modular_addition.json"))
-        command("plot", series.id, "--output", str(arguments.out / "modular_addition.png"))
-        if arguments.serve and arguments.stay:
-            input("The page stays open until you press Enter.")
-
-
-def serve(scope: ExitStack) -> None:
-    """A stack of our own, whose address and key the client and the commands find in the environment."""
-    from lambdahat.stack import Stack
-
-    print("starting PostgreSQL, Valkey, the API and the workers", flush=True)
-    folder = Path(scope.enter_context(tempfile.TemporaryDirectory(prefix="lambdahat-")))
-    folder.chmod(0o755)  # as root, the servers run as another user, who must get through
-    stack = scope.enter_context(Stack(folder / "data", port=0))
-    os.environ |= {"LAMBDAHAT_URL": stack.url, "LAMBDAHAT_KEY": stack.key}
-    print(f"look on at {stack.url}/#key={stack.key}", flush=True)
-
-
-def command(*arguments: str) -> None:
-    """A command of the command line, shown and run."""
-    print(f"\n$ lambdahat {' '.join(arguments)}", flush=True)
-    subprocess.run([sys.executable, "-m", "lambdahat", *arguments], check=True)
+    x, y = all_sums()
+    half = P * P // 2
+    dataset = run.client.create_dataset("sums modulo 53, one half", x=x[:half], y=y[:half])
+    model = run.client.create_model("embeddings-64, hidden-128", MODEL)
+    series = run.client.create_series("modular addition", model, dataset, tags={"p": P, "seed": run.seed})
+    with recorder(run, series, lambdahat.log_linear_steps(STEPS, num_log=40)) as recording:
+        train(recording, x[:half], y[:half], (x[half:], y[half:]))
+    measure(run, series, MEASURES, "modular_addition")
 
 
 if __name__ == "__main__":
-    main()
+    with example(__doc__, "demo") as this:
+        run_example(this)
