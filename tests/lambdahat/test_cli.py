@@ -169,7 +169,7 @@ def test_curve_in_every_format(run: Run, client: Client, engine: Engine, tmp_pat
     ok(run("export", series.id, tmp_path / "all.csv"))
     assert (tmp_path / "all.csv").read_text().startswith("step,")
     assert (tmp_path / "all.transitions.csv").read_text().splitlines()[1] == (
-        "A,11,9,13,60,52,71,0.99,0.0,0.01,-3.41,0.02,197.0,8.4"
+        "A,11,9,13,60,52,71,0.99,0.0,0.01,1.0,-3.41,0.02,197.0,8.4"
     )
     assert json.loads((tmp_path / "all.settings.json").read_text())["job"]["settings"] == job.settings
 

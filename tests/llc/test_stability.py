@@ -21,7 +21,7 @@ from tests.oracles import Quadratic
 H = (0.1, 1.0, 4.0)
 OBJECTIVE = OracleObjective(Quadratic("three", H))
 LLC = LLCSettings(
-    sampler=SGLDSettings(epsilon=2e-3), nbeta=100.0, gamma=20.0, num_chains=16, num_burnin_steps=500, num_draws=2000,
+    sampler=SGLDSettings(epsilon=2e-3), nbeta=100.0, gamma=20.0, num_chains=16, num_burnin_steps=300, num_draws=800,
     stability=StabilitySettings(num_members=3, spread=3.0),
 )  # fmt: skip
 
@@ -38,7 +38,7 @@ def test_members_sample_at_their_own_scales(measured: Mapping[str, Any]):
     truths = []
     for member in measured["members"]:
         truth = quadratic_llc(H, member["nbeta"], member["gamma"])
-        assert member["std_error"] < 0.02 * truth
+        assert member["std_error"] < 0.03 * truth
         assert abs(member["llc"] - truth) < 4 * member["std_error"]
         truths.append(truth)
     assert min(abs(one - other) for one in truths for other in truths if one is not other) > 0.03
