@@ -146,7 +146,7 @@ async function showSeries(id, signal) {
   const picture = h("div", { id: "picture" });
   const legend = h("p", { className: "legend", hidden: true },
     h("span", { className: "a" }, "A: loss falls, LLC rises"), h("span", { className: "b" }, "B: LLC falls, loss nearly flat"),
-    h("span", { className: "band" }, "95 % interval"), h("span", { className: "hollow" }, "verdict not ok: point at it to see why"),
+    h("span", { className: "ends" }, "90 % intervals of its ends"), h("span", { className: "band" }, "95 % interval"), h("span", { className: "hollow" }, "verdict not ok: point at it to see why"),
     h("span", { className: "cross" }, "no finite number"));
   const transitions = h("section");
   const settings = h("details", { hidden: true }, h("summary", {}, "Settings of the job"), h("table", {}, h("tbody")));
