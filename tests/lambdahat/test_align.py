@@ -34,7 +34,10 @@ def test_the_client(client: Client, seeds: list[str]) -> None:
     assert (found.outliers, found.without_stages) == ([], seeds[3:])
     by_loss = client.align(seeds, axis="loss")
     assert by_loss.common[0].from_loss is not None
-    assert by_loss.common[0].from_loss.median > by_loss.common[0].to_loss.median  # type: ignore[union-attr]
+    before, after = by_loss.common[0].from_loss, by_loss.common[0].to_loss
+    assert before is not None
+    assert after is not None
+    assert before.median > after.median
     assert [run.tempo for run in by_loss.runs] == [None] * 3
     with pytest.raises(ApiError) as refused:
         client.align(seeds[:1], {"seed": 7})
