@@ -125,8 +125,9 @@ def written(
 ) -> bytes:
     """A curve as it is answered. metrics: by step."""
     points = _points(rows)
-    for point in points if metrics is not None else ():
-        point["metrics"] = (metrics or {}).get(point["step"], {})
+    if metrics is not None:
+        for point in points:
+            point["metrics"] = metrics.get(point["step"], {})
     if format == "csv":
         return _as_csv(points).encode()
     found = {"series": series_id, "job": job and job.id, "quantities": _quantities(points), "points": points}

@@ -15,7 +15,6 @@ from api.stages import StageOut, shown
 from llc.evidence import Change, changes_at
 from llc.settings import JobSettings
 from store.results import VOID, CurveRow, curve, metrics, stages
-from store.tables import Job
 
 router = APIRouter(tags=["stages"], responses=RESPONSES, route_class=ReadRoute)
 
@@ -67,7 +66,12 @@ def get_evidence(series_id: str, key: Reader, shared: Shared, job: JobId = None)
         found = [row for row in stages(session, chosen.id) if row.kind == "transition"]
         rows = curve(session, chosen.id, None, None, None)
         curves = [*_measured(rows), *_posted(metrics(session, chosen))]
-    changes = [_changes(chosen, one, [(row.from_step, row.to_step) for row in found]) for one in curves]
+    settings = JobSettings.model_validate(chosen.settings).stages
+    ends = [(row.from_step, row.to_step) for row in found]
+    changes = [
+        [_shown(one, change) for change in changes_at(ends, one.step, one.value, one.std_error, settings)]
+        for one in curves
+    ]
     data = [
         TransitionEvidence(transition=StageOut.model_validate(shown(row)), curves=list(of_transition))
         for row, of_transition in zip(found, zip(*changes, strict=True), strict=True)
@@ -87,12 +91,6 @@ def _posted(found: Mapping[int, Mapping[str, float]]) -> Iterator[_Curve]:
     for name in sorted({name for values in found.values() for name in values}):
         points = {step: values[name] for step, values in found.items() if name in values}
         yield _Curve(name, "metric", list(points), list(points.values()), None)
-
-
-def _changes(job: Job, one: _Curve, transitions: Sequence[tuple[int, int]]) -> list[ChangeOut]:
-    settings = JobSettings.model_validate(job.settings).stages
-    found = changes_at(transitions, one.step, one.value, one.std_error, settings)
-    return [_shown(one, change) for change in found]
 
 
 def _shown(one: _Curve, change: Change | None) -> ChangeOut:

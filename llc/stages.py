@@ -154,7 +154,9 @@ class _Reading:
         self.x = x[0] + np.concatenate([[0.0], np.cumsum(np.maximum(np.diff(x), 1e-12))])
         generator = np.random.default_rng(settings.seed)
         shared = SharedNoise() if curve.per_chain is None else shared_noise(curve.per_chain)
-        self.llc = smooth(self.x, curve.llc, _errors(curve), shared, generator)
+        errors = _errors(curve)
+        self.llc = smooth(self.x, curve.llc, errors, shared, generator)
+        self.seen = self._believed(errors)
         self.least = settings.min_share * float(np.ptp(self.llc.value.mean(axis=0)))
         self.loss = self._loss(generator)
         self.loss_span = float(np.ptp(self.loss.value.mean(axis=0))) if self.loss else np.nan
@@ -309,16 +311,19 @@ class _Reading:
         return np.diff(self.loss.at(np.stack([start, stop], axis=1)), axis=1)[:, 0]
 
     def _seen(self, move: int) -> tuple[Floats, Floats]:
-        """The checkpoints around a move's ends, path by path, but for those whose LLC was taken for wrong. Where in a
-        gap between checkpoints the LLC has changed, and where the loss, nobody has seen: what both did in the gap
-        belongs together.
+        """The checkpoints around a move's ends, path by path. Where in a gap between checkpoints the LLC has changed,
+        and where the loss, nobody has seen: what both did in the gap belongs together.
         """
         start, stop = self.moves.ends[:, :, move]
+        before = np.clip(np.searchsorted(self.seen, start, side="right") - 1, 0, None)
+        return self.seen[before], self.seen[np.clip(np.searchsorted(self.seen, stop), None, len(self.seen) - 1)]
+
+    def _believed(self, errors: Floats) -> Floats:
+        """x of the checkpoints whose LLC was not taken for wrong, and of the first and the last."""
         off = np.abs(self.curve.llc - self.llc.at_points.mean(axis=0))
-        is_seen = off < FOLLOWED * np.hypot(_errors(self.curve), self.llc.at_points.std(axis=0))
-        seen = self.x[is_seen | np.isin(self.x, self.x[[0, -1]])]
-        before = np.clip(np.searchsorted(seen, start, side="right") - 1, 0, None)
-        return seen[before], seen[np.clip(np.searchsorted(seen, stop), None, len(seen) - 1)]
+        is_followed = off < FOLLOWED * np.hypot(errors, self.llc.at_points.std(axis=0))
+        is_followed[[0, -1]] = True
+        return self.x[is_followed]
 
     def _judge(self, move: int, loss: Floats | None) -> tuple[Type | None, dict[str, float | None], str]:
         """A transition's type, the probability of each, and why."""

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from llc.settings import JobSettings
 from store.jobs import add_shards, event, lock, settle
-from store.tables import Checkpoint, Job, Model, Series, Shard
+from store.tables import Job, Model, Series, Shard
 
 _BEHIND = text(
     """
@@ -48,10 +48,7 @@ def take_in(session: Session, job_id: str) -> int:
     if not found:
         return 0
     size = session.scalars(
-        select(Model.num_parameters)
-        .join(Series, Series.model_id == Model.id)
-        .join(Checkpoint, Checkpoint.series_id == Series.id)
-        .where(Checkpoint.id == found[0])
+        select(Model.num_parameters).join(Series, Series.model_id == Model.id).where(Series.id == job.series_id)
     ).one()
     pilots = Shard.job_id == job.id, Shard.kind == "calibrate", Shard.state != "succeeded"
     is_waiting = session.scalar(select(Shard.id).where(*pilots)) is not None
