@@ -83,8 +83,8 @@ class Matching:
 
     table: a row a run; unit: what a loss is multiplied by to stand for a log(step + 1), where it is the axis;
     common: (k,), its medians; matched: (runs, k), which transition of the run it is, or −1; tempo: (runs,), log of it,
-    NaN where it isn't known; off: (runs, k, 2), how far a match is off in place and in log|ΔLLC|, NaN where there is
-    none; spreads: σ and ω.
+    NaN where it isn't known; shift: the same, 0 there; off: (runs, k, 2), how far a match is off in place and in
+    log|ΔLLC|, NaN where there is none; spreads: σ and ω.
     """
 
     def __init__(self, runs: Sequence[Sequence[Transition]], axis: Axis) -> None:
@@ -107,11 +107,6 @@ class Matching:
                 break
         self.gap = GAP
         self._match(self.shift[None])
-
-    @property
-    def shift(self) -> Floats:
-        """τ of each run."""
-        return np.nan_to_num(self.tempo)
 
     @property
     def z(self) -> Floats:
@@ -161,7 +156,7 @@ class Matching:
 
     def _learn(self, shift: Floats) -> None:
         """Medians, tempos and spreads of what is matched."""
-        self.tempo = np.full(len(self.rows), np.nan)
+        self.tempo, self.shift = np.full(len(self.rows), np.nan), np.zeros(len(self.rows))
         if not self.matched.size:
             self.off = np.zeros((*self.matched.shape, 2))
             return
@@ -174,6 +169,7 @@ class Matching:
             enough = np.sum(~missing, axis=1) >= MIN_FOR_SHIFT
             tempo = np.where(enough, _median((ends - place).mean(axis=2).T), np.nan)
             self.tempo = tempo - _median(tempo)
+            self.shift = np.nan_to_num(self.tempo)
         ends = ends - self.shift[:, None, None]
         self.common = self.common._replace(ends=_median(ends), size=_median(size))
         self.off = np.stack([(ends - self.common.ends).mean(axis=2), size - self.common.size], axis=2)
