@@ -260,17 +260,17 @@ def export(
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
-    """Write the curve, its transitions and the settings behind them to files."""
+    """Write the curve with the posted metrics, its transitions and the settings behind them to files."""
     if output.suffix not in (".json", ".csv"):
         raise LambdahatError(f"can't export to '{output.name}'", "give it a name that ends in .json or .csv")
     with connect(url, key) as client:
         target = find_series(client, series)
-        found = client.curve(target, job=job)
+        found = client.curve(target, job=job, metrics=["*"])
         if found.job is None:
             raise LambdahatError(f"series '{target.name}' has no results yet", f"lambdahat run {target.id} --watch")
         transitions = client.transitions(target, found.job)
         about = {"series": target.model_dump(mode="json"), "job": client.job(found.job).model_dump(mode="json")}
-        table = client.curve_csv(target, job=found.job) if output.suffix == ".csv" else ""
+        table = client.curve_csv(target, job=found.job, metrics=["*"]) if output.suffix == ".csv" else ""
     if output.suffix == ".json":
         both = {"curve": found.model_dump(mode="json"), "transitions": [t.model_dump(mode="json") for t in transitions]}
         files = {output: _pretty({**about, **both})}

@@ -164,10 +164,12 @@ def test_curve_in_every_format(run: Run, client: Client, engine: Engine, tmp_pat
     everything = json.loads((tmp_path / "all.json").read_text())
     assert everything["series"]["id"] == series.id
     assert everything["job"]["settings"] == job.settings
-    assert len(everything["curve"]["points"]) == len(curves.STEPS)
+    assert [point["metrics"] for point in everything["curve"]["points"]] == len(curves.STEPS) * [{"test_loss": 1.0}]
     assert [transition["type"] for transition in everything["transitions"]] == ["A", "B"]
     ok(run("export", series.id, tmp_path / "all.csv"))
-    assert (tmp_path / "all.csv").read_text().startswith("step,")
+    header = (tmp_path / "all.csv").read_text().splitlines()[0]
+    assert header.startswith("step,")
+    assert header.endswith(",metrics.test_loss")
     assert (tmp_path / "all.transitions.csv").read_text().splitlines()[1] == (
         "A,11,9,13,60,52,71,0.99,0.0,0.01,1.0,-3.41,0.02,197.0,8.4"
     )
