@@ -26,29 +26,32 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FixedLocator, FuncFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from lambdahat.objects import Curve, Stage
 from lambdahat.plot import STYLE, TYPE_COLOURS, TYPE_NAMES
 
 HERE = Path(__file__).parent
-SEEDS = (0, 1, 2)
-INK, EXACT = "#1b1b1b", "#009e73"
+INK, EXACT, COUNT = "#1b1b1b", "#009e73", "#0072b2"
 
 
 @dataclass(frozen=True)
 class Picture:
-    """Of an example: its file, where the steps begin, and the λ̂ of the picture's frame, None where all points fit."""
+    """Of an example: its file, which seeds, where the steps begin, the λ̂ of the picture's frame, None where all points
+    fit, and which posted metric says how much is learned.
+    """
 
     example: str
     file: str
     first_step: int = 0
     frame: tuple[float, float] | None = None
+    seeds: tuple[int, ...] = (0, 1, 2)
+    metric: str | None = None
 
 
 PICTURES = (
-    Picture("deep_linear", "deep_linear.png", first_step=4000, frame=(-2.5, 22.5)),
-    Picture("superposition", "superposition.png"),
+    Picture("deep_linear", "deep_linear.png", first_step=4000, frame=(-2.5, 22.5), metric="rank"),
+    Picture("superposition", "superposition.png", seeds=(0, 3, 23), metric="corners"),
     Picture("modular_addition", "modular_addition_seeds.png"),
 )
 
@@ -85,11 +88,13 @@ def main() -> None:
     arguments = parser.parse_args()
     for picture in PICTURES:
         if arguments.only in (None, picture.example):
-            folders = [arguments.runs / picture.example / f"seed{seed}" for seed in SEEDS]
+            folders = [arguments.runs / picture.example / f"seed{seed}" for seed in picture.seeds]
             if arguments.run:
-                for seed, folder in zip(SEEDS, folders, strict=True):
+                for seed, folder in zip(picture.seeds, folders, strict=True):
                     run(picture.example, seed, folder)
-            found = [Found.read(folder, picture.example, seed) for seed, folder in zip(SEEDS, folders, strict=True)]
+            found = [
+                Found.read(folder, picture.example, seed) for seed, folder in zip(picture.seeds, folders, strict=True)
+            ]
             draw(picture, found, arguments.out / picture.file)
             insert(arguments.out / "runs.md", picture.example, tables(found))
 
@@ -116,6 +121,8 @@ def draw(picture: Picture, found: Sequence[Found], path: Path) -> None:
             draw_curve(above, one.curve, "llc", picture.frame)
             draw_curve(below, one.curve, "loss", None)
             draw_plateaus(above, one.plateaus)
+            if picture.metric:
+                draw_count(below, one.curve, picture.metric, is_last=one is found[-1])
             shade(above, below, one.transitions)
             set_steps(below, picture.first_step, one.curve.points[-1].step)
         if picture.frame:
@@ -175,6 +182,19 @@ def draw_plateaus(axes: Axes, plateaus: Sequence[Mapping[str, Any]]) -> None:
             mark = {"fmt": "D", "color": EXACT, "markerfacecolor": filled, "markersize": 6, "capsize": 3, "zorder": 5}
             mark["clip_on"] = False  # that of the last step stands on the frame
             axes.errorbar(row["step"], row["llc"]["value"], error, **mark)
+
+
+def draw_count(axes: Axes, curve: Curve, metric: str, is_last: bool) -> None:
+    """A posted metric that counts, on an axis of its own at the right of the last panel."""
+    counted = [(point.step, point.metrics[metric]) for point in curve.points if metric in point.metrics]
+    beside = axes.twinx()
+    beside.step(*zip(*counted, strict=True), where="post", color=COUNT, linewidth=1.2)
+    beside.set_ylim(0, 1.15 * max(count for _, count in counted))
+    beside.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    beside.grid(visible=False)
+    beside.tick_params(labelright=is_last, length=0, labelcolor=COUNT)
+    if is_last:
+        beside.set_ylabel(metric, color=COUNT)
 
 
 def shade(above: Axes, below: Axes, transitions: Sequence[Stage]) -> None:
