@@ -1,6 +1,6 @@
 """/v1/series/{id}/figure: the picture of a series, as `lambdahat plot` draws it."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from fastapi import APIRouter, Response
 from sqlalchemy.orm import Session
@@ -19,13 +19,15 @@ router = APIRouter(tags=["curves"], responses=RESPONSES, route_class=ReadRoute)
 
 Kind = Literal["png", "svg"]
 MEDIA_TYPES: dict[Kind, str] = {"png": "image/png", "svg": "image/svg+xml"}
+PICTURE: dict[str, Any] = {
+    "response_class": Response,
+    "responses": {200: {"content": {kind: {"schema": {"type": "string"}} for kind in MEDIA_TYPES.values()}}},
+}
+"""What a route says that answers with one."""
 
 
 @router.get(
-    "/v1/series/{series_id}/figure",
-    summary="The picture of a series: its curve with its transitions",
-    response_class=Response,
-    responses={200: {"content": {kind: {"schema": {"type": "string"}} for kind in MEDIA_TYPES.values()}}},
+    "/v1/series/{series_id}/figure", summary="The picture of a series: its curve with its transitions", **PICTURE
 )
 def get_figure(
     series_id: str, key: Reader, shared: Shared, format: Kind = "png", job: JobId = None, metric: Metric = None
@@ -48,13 +50,13 @@ def _picture(session: Session, job: Job, title: str, kind: Kind, metric: list[st
     # They take a second to import, which only a picture is worth.
     from lambdahat.errors import LambdahatError
     from lambdahat.objects import Curve, Stage
-    from lambdahat.plot import drawn
+    from lambdahat.plot import drawn_curve
 
     chosen = chosen_metrics(session, job, metric)
     rows = curve(session, job.id, None, None, None)
     points = Curve.model_validate_json(written(job.series_id, job, rows, "json", chosen))
     every = [Stage.model_validate(shown(stage)) for stage in stages(session, job.id) if stage.kind == "transition"]
     try:
-        return drawn(points, every, kind, title)
+        return drawn_curve(points, every, kind, title)
     except LambdahatError as error:
         raise InputError("nothing_to_draw", error.detail, "wait for the job's first results") from None

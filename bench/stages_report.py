@@ -15,7 +15,7 @@ import numpy as np
 from bench.planted import plant
 from bench.published import LANGUAGE_MODEL, LINEAR_REGRESSION, is_found, rebuilt
 from bench.stages import OURS, Score, ours
-from lambdahat.plot import TYPE_COLOURS
+from lambdahat.drawing import TYPE_COLOURS
 from llc.settings import StageSettings
 from llc.stages import read_stages
 

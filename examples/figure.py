@@ -28,8 +28,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
+from lambdahat.drawing import STYLE, TYPE_COLOURS, TYPE_NAMES
 from lambdahat.objects import Curve, Stage
-from lambdahat.plot import STYLE, TYPE_COLOURS, TYPE_NAMES
 
 HERE = Path(__file__).parent
 INK, EXACT, COUNT = "#1b1b1b", "#009e73", "#0072b2"

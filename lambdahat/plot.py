@@ -2,55 +2,25 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
-from textwrap import fill, shorten
-from threading import Lock
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from lambdahat.drawing import TYPE_COLOURS, TYPE_NAMES, drawn, set_steps, set_title, write_picture
 from lambdahat.errors import LambdahatError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from lambdahat.objects import Curve, CurveQuantity, Stage
 
-# Okabe and Ito's colours, told apart by the colour-blind too. The page at / uses the same.
-TYPE_COLOURS = {"A": "#d55e00", "B": "#0072b2", None: "#7f7f7f"}
-TYPE_NAMES = {"A": "type A: loss falls, LLC rises", "B": "type B: LLC falls, loss nearly flat", None: "neither A nor B"}
-
-MAX_TITLE = 80
 MAX_METRIC_LABEL = 18
 MAX_DRAWN = 1e100
-
-_ONE_AT_A_TIME = Lock()
-"""A style is set for all threads."""
-
-STYLE: "dict[Any, Any]" = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.8,
-    "axes.edgecolor": "#444444",
-    "axes.labelcolor": "#222222",
-    "xtick.color": "#444444",
-    "ytick.color": "#444444",
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "grid.color": "#e6e6e6",
-    "grid.linewidth": 0.7,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "lambdahat",
-}
 
 
 @dataclass(frozen=True)
@@ -83,14 +53,6 @@ PANELS = (
 )
 
 
-def check_picture(path: str | Path) -> Path:
-    """The path of a picture. Raises: LambdahatError if its name is of no kind that can be drawn."""
-    path = Path(path)
-    if path.suffix.lower() not in (".png", ".svg", ".pdf"):
-        raise LambdahatError(f"can't draw into '{path.name}'", "give it a name that ends in .png, .svg or .pdf")
-    return path
-
-
 def draw(curve: "Curve", transitions: "Sequence[Stage]", path: str | Path, title: str = "") -> Path:
     """Draw a curve with its transitions into a file: PNG, SVG or PDF, by the name's end. Returns the path.
 
@@ -99,39 +61,34 @@ def draw(curve: "Curve", transitions: "Sequence[Stage]", path: str | Path, title
     the curve was asked for have panels of their own.
     Raises: LambdahatError if there is nothing to draw.
     """
-    path = check_picture(path)
-    content = drawn(curve, transitions, path.suffix.lower().removeprefix("."), title)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    return path
+    return write_picture(path, lambda kind: drawn_curve(curve, transitions, kind, title))
 
 
-def drawn(curve: "Curve", transitions: "Sequence[Stage]", kind: str, title: str = "") -> bytes:
-    """The same, as the bytes of a file of this kind: png, svg or pdf. One at a time, whatever thread asks."""
+def drawn_curve(curve: "Curve", transitions: "Sequence[Stage]", kind: str, title: str = "") -> bytes:
+    """The same, as the bytes of a file of this kind: png, svg or pdf."""
     panels = [panel for panel in PANELS if any(curve.column(quantity) for quantity, _, _ in panel.lines)]
     panels += [_metric_panel(name) for name in sorted({name for point in curve.points for name in point.metrics})]
     if not panels:
         raise LambdahatError(f"series '{curve.series}' has no curve yet", "run a job on it: lambdahat run SERIES")
-    content = BytesIO()
-    with _ONE_AT_A_TIME, mpl.rc_context(STYLE):
-        heights = [panel.height for panel in panels]
-        figure = Figure(figsize=(7.2, 1.1 + 1.15 * sum(heights)), layout="constrained", facecolor="white")
-        FigureCanvasAgg(figure)
-        column = figure.subplots(len(panels), 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
-        for axes, panel in zip(column, panels, strict=True):
-            _draw_panel(axes, panel, curve)
-            _shade(axes, transitions)
-        _label(column[0], transitions)
-        _set_steps(column[-1], [point.step for point in curve.points])
-        figure.align_ylabels(list(column))
-        if title:
-            words = shorten(title, MAX_TITLE, placeholder="…")
-            column[0].set_title(words, loc="left", fontsize=11, fontweight="bold", pad=20, parse_math=False)
-        handles = _legend(curve, transitions)
-        if handles:
-            figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
-        figure.savefig(content, format=kind, dpi=200, metadata={"Date": None} if kind == "svg" else None)
-    return content.getvalue()
+    height = 1.1 + 1.15 * sum(panel.height for panel in panels)
+    return drawn(7.2, height, lambda figure: _draw_panels(figure, panels, curve, transitions, title), kind)
+
+
+def _draw_panels(
+    figure: "Figure", panels: Sequence[Panel], curve: "Curve", transitions: "Sequence[Stage]", title: str
+) -> None:
+    heights = [panel.height for panel in panels]
+    column = figure.subplots(len(panels), 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
+    for axes, panel in zip(column, panels, strict=True):
+        _draw_panel(axes, panel, curve)
+        _shade(axes, transitions)
+    _label(column[0], transitions)
+    set_steps(column[-1], [point.step for point in curve.points])
+    figure.align_ylabels(list(column))
+    if title:
+        set_title(column[0], title, pad=20)
+    if handles := _legend(curve, transitions):
+        figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
 
 
 def _metric_panel(name: str) -> Panel:
@@ -211,19 +168,6 @@ def _label(axes: "Axes", transitions: "Sequence[Stage]") -> None:
             fontweight="bold",
             color=TYPE_COLOURS[transition.type],
         )
-
-
-def _set_steps(axes: "Axes", steps: Sequence[int]) -> None:
-    """log(step + 1), so that step 0 has a place."""
-    axes.set_xscale("function", functions=(np.log1p, np.expm1))
-    last = max(steps)
-    axes.set_xlim(0 if last else -0.5, max(last, 0.5) * 1.04 if last > 10 else last + 0.5)
-    decades = [10**k for k in range(len(str(last))) if 10**k <= last]
-    axes.xaxis.set_major_locator(FixedLocator([0, *decades]))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}".replace(",", "\u2009")))
-    minor = [m * decade for decade in decades for m in range(2, 10) if m * decade <= last]
-    axes.xaxis.set_minor_locator(FixedLocator(minor) if minor else NullLocator())
-    axes.set_xlabel("training step")
 
 
 def _legend(curve: "Curve", transitions: "Sequence[Stage]") -> list[Patch | Line2D]:

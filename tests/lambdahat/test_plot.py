@@ -8,8 +8,9 @@ import pytest
 from matplotlib.image import imread
 
 from lambdahat import LambdahatError
+from lambdahat.drawing import TYPE_COLOURS
 from lambdahat.objects import Curve
-from lambdahat.plot import TYPE_COLOURS, draw
+from lambdahat.plot import draw
 from tests.lambdahat import curves
 
 
