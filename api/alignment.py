@@ -1,14 +1,15 @@
-"""/v1/alignment: the transitions of several series, seeds say, beside each other."""
+"""/v1/alignment: the transitions of several series, seeds say, beside each other; and the picture of it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
 from api.compare import MAX_NUMBER
 from api.dependencies import Reader, Shared
 from api.fields import Estimate, Id
+from api.figures import MEDIA_TYPES, PICTURE, Kind
 from api.problems import RESPONSES
 from api.reads import ReadRoute
 from api.tags import TagQuery, parsed
@@ -60,15 +61,15 @@ class AlignmentOut(BaseModel):
     )
 
 
+SeriesQuery = Annotated[list[Id] | None, Query(description="A series; several: all of them.")]
+AxisQuery = Annotated[
+    Axis, Query(description="Compare where transitions are by log(step + 1), or by the loss at their ends.")
+]
+
+
 @router.get("/v1/alignment", summary="The transitions that several series have in common, and outliers")
 def get_alignment(
-    key: Reader,
-    shared: Shared,
-    series: Annotated[list[Id] | None, Query(description="A series; several: all of them.")] = None,
-    tag: TagQuery = None,
-    axis: Annotated[
-        Axis, Query(description="Compare where transitions are by log(step + 1), or by the loss at their ends.")
-    ] = "step",
+    key: Reader, shared: Shared, series: SeriesQuery = None, tag: TagQuery = None, axis: AxisQuery = "step"
 ) -> AlignmentOut:
     """The series that are named, and those that have all of the tags: 2 to 100. Of each the transitions of the newest
     job that has read its stages.
@@ -84,6 +85,27 @@ def get_alignment(
             )
         losses = store.losses(session, found) if axis == "loss" else {}
     return _answer(found, losses, axis)
+
+
+@router.get("/v1/alignment/figure", summary="The picture of an alignment: a row a series", **PICTURE)
+def get_alignment_figure(
+    key: Reader,
+    shared: Shared,
+    format: Kind = "png",
+    series: SeriesQuery = None,
+    tag: TagQuery = None,
+    axis: AxisQuery = "step",
+) -> Response:
+    """What `GET /v1/alignment` answers, as `lambdahat align --output` draws it."""
+    # They take a second to import, which only a picture is worth.
+    from lambdahat.aligned import Alignment
+    from lambdahat.plot_alignment import drawn_alignment
+
+    found = get_alignment(key, shared, series, tag, axis)
+    if not found.runs:
+        raise InputError("nothing_to_draw", "none of these series has stages yet", "POST /v1/jobs first")
+    picture = drawn_alignment(Alignment.model_validate(found.model_dump()), format)
+    return Response(picture, media_type=MEDIA_TYPES[format])
 
 
 def _answer(found: Sequence[store.Run], losses: Mapping[str, store.Losses], axis: Axis) -> AlignmentOut:

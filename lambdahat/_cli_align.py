@@ -1,6 +1,7 @@
 """`lambdahat align`: what several series have in common."""
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -30,6 +31,9 @@ def align(
         list[str] | None, typer.Option(help="name:value, and the series that have it; may be repeated: all of them.")
     ] = None,
     axis: Annotated[Axis, typer.Option(help="Compare by log(step + 1), or by the loss.")] = Axis.step,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Draw it, too: .png, .svg or .pdf.", show_default=False)
+    ] = None,
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
@@ -42,6 +46,10 @@ def align(
     for words, missing in (("no stages", found.without_stages), ("no losses", found.without_loss)):
         if missing:
             out.print(f"\n[dim]{words} of {', '.join(missing)}[/]", soft_wrap=True)
+    if output is not None:
+        from lambdahat.plot_alignment import draw_alignment
+
+        out.print(f"\n{draw_alignment(found, output, ', '.join(tag or ()))}", soft_wrap=True)
 
 
 def _tag(text: str) -> tuple[str, str]:

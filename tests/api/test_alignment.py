@@ -1,8 +1,10 @@
 """What several series have in common, over HTTP."""
 
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
+from httpx import Response
 from sqlalchemy import text
 
 from api.alignment import MAX_SERIES, MAX_TRANSITIONS
@@ -158,7 +160,7 @@ def test_too_few_and_too_many(lab: Lab) -> None:
         connection.execute(
             text(
                 "INSERT INTO series (id, tenant_id, name, model_id, dataset_id, tags)"
-                " SELECT left(id, 33) || to_hex(n + 256), tenant_id, 'run', model_id, dataset_id, '{\"seed\": true}'"
+                " SELECT 'ser_' || md5(id || n), tenant_id, 'run', model_id, dataset_id, '{\"seed\": true}'"
                 " FROM series, generate_series(1, :count) n WHERE id = :like"
             ),
             {"count": MAX_SERIES, "like": one},
@@ -185,3 +187,40 @@ def test_unknown_series_and_those_of_another_lab(lab: Lab, other_lab: Lab, seeds
     own = other_lab.series()
     refused(other_lab.get("/v1/alignment", params={"tag": "what:seeds", "series": own}), 422, "too_few_series")
     refused(other_lab.get("/v1/alignment", params={"series": [own, seeds[0]]}), 404, "not_found")
+
+
+def words(lab: Lab, **asked: Any) -> list[str]:
+    """What stands in a picture, as text."""
+    answer = lab.get("/v1/alignment/figure", params={"format": "svg", **asked})
+    assert answer.headers["content-type"] == "image/svg+xml"
+    tags = ElementTree.fromstring(answer.content).iter("{http://www.w3.org/2000/svg}text")
+    return ["".join(tag.itertext()).strip() for tag in tags]
+
+
+def test_the_picture(lab: Lab, seeds: list[str]) -> None:
+    assert lab.patch(f"/v1/series/{seeds[0]}", json={"name": "<b>50 $\\alpha_{</b>"}).is_success
+    found = words(lab, series=seeds)
+    assert {"in common", "<b>50 $\\alpha_{</b>", "second", "third", "odd (outlier)", "training step"} <= set(found)
+    assert found.count("1") == 4  # over the common one and over those of three runs
+    assert found.count("2") == 4
+    assert [word for word in found if word in ("reversed", "2 large")] == ["reversed", "2 large"]
+    assert {"tempo", "not in common", "missing"} <= set(found)
+    png = lab.get("/v1/alignment/figure", params={"series": seeds})
+    assert png.headers["content-type"] == "image/png"
+    assert png.content.startswith(b"\x89PNG\r\n\x1a\n")
+
+
+def test_the_picture_by_the_loss(lab: Lab, seeds: list[str]) -> None:
+    found = words(lab, series=seeds[:3], axis="loss")
+    assert "loss" in found
+    assert not {"training step", "tempo", "missing"} & set(found)
+
+
+def test_no_picture(lab: Lab, other_lab: Lab, seeds: list[str]) -> None:
+    def draw(by: Lab, **asked: Any) -> Response:
+        return by.get("/v1/alignment/figure", params=asked)
+
+    refused(draw(lab, series=[lab.series("1"), lab.series("2")]), 422, "nothing_to_draw")
+    refused(draw(lab, series=seeds[0]), 422, "too_few_series")
+    refused(draw(lab, series=seeds, format="exe"), 422, "invalid_request")
+    refused(draw(other_lab, series=seeds), 404, "not_found")

@@ -44,7 +44,9 @@ def test_the_client(client: Client, seeds: list[str]) -> None:
     assert refused.value.code == "too_few_series"
 
 
-def test_the_command(service: Service, key: str, seeds: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command(
+    service: Service, key: str, seeds: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("LAMBDAHAT_URL", service.url)
     monkeypatch.setenv("LAMBDAHAT_KEY", key)
 
@@ -59,6 +61,11 @@ def test_the_command(service: Service, key: str, seeds: list[str], monkeypatch: 
     assert ["2", "B", "3/3", "180", "700", "-0.031", "±", "0", "-241", "±", "0"] in rows
     assert ["seed", "2", "1", "2", "1.00", "×", "0.0", "ok"] in rows
     assert f"no stages of {seeds[3]}" in by_tag.stdout
+    picture = tmp_path / "new" / "seeds.svg"
+    drawn = run("--tag", "experiment:seeds", "--output", str(picture))
+    assert drawn.stdout.split() == [*by_tag.stdout.split(), str(picture)]
+    assert ">seed 2<" in picture.read_text()
+    assert ".png, .svg or .pdf" in run(*seeds, "-o", "seeds.doc").stderr
     by_name = run("seed 0", seeds[1], "--axis", "loss")
     assert by_name.returncode == 0, by_name.stderr
     assert "from loss" in by_name.stdout
