@@ -1,9 +1,10 @@
-"""The curve behind noisy points, as draws from its posterior: a Gaussian process whose scale is local.
+"""The curves behind noisy points, as draws from their joint posterior: Gaussian processes whose scales are local.
 
-With x the axis, f the curve, g its slope, points y_i = f(x_i) + e_i with standard errors s_i:
+With x the axis, f a curve, g its slope, points y_i = f(x_i) + e_i with standard errors s_i:
 
     dg = √q(x) dW,  df = g dx           an integrated Wiener process: between points a cubic spline in the mean
     q_j = τ² λ_j²,  τ, λ_j ~ C⁺(0, 1)   one scale an interval: a horseshoe (Carvalho et al. 2010)
+    q_j = τ² λ_j² ω_j²,  ω_j ~ C⁺(0, 1) of every other curve, with a τ of its own, and the λ_j of the first
     e_i = s_i (√c u_i + √(1 − c) v_i)
     u: autoregressive, sd κ, corr(u_i, u_{i+k}) = φᵏ;  v_i / κ ~ Student t₈, or, where no point near agrees, with
     probability .01 normal of sd 30
@@ -11,14 +12,17 @@ With x the axis, f the curve, g its slope, points y_i = f(x_i) + e_i with standa
 
 The horseshoe makes most q_j next to nothing and leaves some free: straight where nothing happens, sharp where something
 does, each interval with a length scale of its own. (With one length scale a process either rounds off what is sharp or
-wiggles where the curve is flat.) t₈ is for errors that are themselves estimates, the normal for points that are wrong;
-c and φ are what chains with common random numbers share (`shared_noise`).
+wiggles where the curve is flat.) Curves share λ: where the loss bends, the LLC may, and the other way round, whatever
+their directions; ω leaves either free not to (λ and ω together are a horseshoe⁺, Bhadra et al. 2017). t₈ is for errors
+that are themselves estimates, the normal for points that are wrong; c and φ are what chains with common random numbers
+share (`shared_noise`).
 
-All conditional laws are known, so it is sampled by Gibbs: f, g and u together, by a banded Cholesky factor (Rue 2001),
-O(n) a sweep; scales by their inverse gammas (Makalic & Schmidt 2016). Between two points the process is filled in by
-its bridge, so that what is not seen is uncertain.
+All conditional laws are known, so they are sampled by Gibbs: f, g and u together, by a banded Cholesky factor (Rue
+2001), O(n) a sweep; scales by their inverse gammas (Makalic & Schmidt 2016). Between two points the process is filled
+in by its bridge, so that what is not seen is uncertain.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import lgamma, log, pi
 from typing import Any
@@ -53,6 +57,15 @@ class SharedNoise:
 
 
 @dataclass(frozen=True)
+class Points:
+    """What is known of a curve: values (points,), NaN where there is none, positive standard errors, shared noise."""
+
+    y: Floats
+    std_error: Floats
+    noise: SharedNoise = SharedNoise()
+
+
+@dataclass(frozen=True)
 class Paths:
     """Draws of a curve: value and slope, (draws, points), at x, (points,); every `stride`-th x is one of the data's."""
 
@@ -65,6 +78,11 @@ class Paths:
     def at_points(self) -> Floats:
         """Values at the data's own x."""
         return self.value[:, :: self.stride]
+
+    def between(self, low: float, high: float) -> "Paths":
+        """What is at low … high, two of the data's own x."""
+        keep = (self.x >= low) & (self.x <= high)
+        return Paths(self.x[keep], self.value[:, keep], self.slope[:, keep], self.stride)
 
     def at(self, x: Floats) -> Floats:
         """Values at x (draws, …), a row for each draw: linear between points."""
@@ -94,55 +112,82 @@ def shared_noise(per_chain: Floats) -> SharedNoise:
     return SharedNoise(float(shares[best]), float(memories[best]))
 
 
-def smooth(x: Floats, y: Floats, std_error: Floats, noise: SharedNoise, generator: Generator) -> Paths:
-    """Draws from the posterior of the curve behind points (x, y), x increasing, with positive standard errors."""
-    scale = max(float(np.subtract(*np.percentile(y, [90, 10]))), 2 * float(np.median(std_error)))
-    middle, span = float(np.median(y)), float(x[-1] - x[0])
-    chain = _Chain((x - x[0]) / span, (y - middle) / scale, std_error / scale, noise, generator)
-    for sweep in range(NUM_BURNIN_SWEEPS):
-        chain.sweep(is_warm=sweep >= NUM_WARM_SWEEPS)
-    draws = []
-    for _ in range(NUM_DRAWS):
-        chain.sweep()
-        draws.append((chain.f, chain.g, chain.q))
-    f, g, q = (np.array(kept) for kept in zip(*draws, strict=True))
-    paths = Paths(x, middle + scale * f, scale / span * g)
-    q *= scale**2 / span**3
-    for _ in range(NUM_HALVINGS):
-        paths, q = _halve(paths, q, generator)
-    return paths
+def smooth(x: Floats, curves: Sequence[Points], generator: Generator) -> list[Paths]:
+    """Draws from the joint posterior of the curves behind points at x, which increases. Of the first, all are known."""
+    chains = [_Chain(x, points, generator, is_first=number == 0) for number, points in enumerate(curves)]
+    shared = _HalfCauchy(len(x) - 1)
+    for sweep in range(NUM_BURNIN_SWEEPS + NUM_DRAWS):
+        for chain in chains:
+            chain.draw_curve(shared.square)
+        shared.draw(np.sum([chain.squares / chain.own for chain in chains], axis=0), 2 * len(chains), generator)
+        for chain in chains:
+            chain.draw_scales(shared.square)
+            chain.draw_noise(is_warm=sweep >= NUM_WARM_SWEEPS)
+            if sweep >= NUM_BURNIN_SWEEPS:
+                chain.keep()
+    return [chain.paths() for chain in chains]
+
+
+class _HalfCauchy:
+    """Scales σ ~ C⁺(0, 1) of normal numbers, by way of an auxiliary ν for each: inverse gammas, given those numbers."""
+
+    def __init__(self, *shape: int) -> None:
+        self.square, self._nu = np.ones(shape), np.ones(shape)
+
+    def draw(self, squares: Floats, count: int, generator: Generator) -> None:
+        """squares: for each scale the sum of the squares of `count` numbers."""
+        shape = np.shape(squares)
+        self.square = (1 / self._nu + squares / 2) / generator.standard_gamma((count + 1) / 2, shape)
+        self.square = np.clip(self.square, 1e-14, 1e14)
+        self._nu = (1 + 1 / self.square) / generator.standard_gamma(1.0, shape)
 
 
 class _Chain:
-    """A Gibbs sampler. The state of point i stands at k i … k i + k − 1 of the unknowns: f, g and, if any, u."""
+    """A Gibbs sampler of one curve, given what it shares, on axes from 0 to 1.
 
-    def __init__(self, x: Floats, y: Floats, s: Floats, noise: SharedNoise, generator: Generator) -> None:
-        self.y, self.s, self.noise, self._generator = y, s, noise, generator
-        self.h = h = np.diff(x)
-        self._n, self._k = len(x), 3 if noise.share else 2
+    The state of point i stands at k i … k i + k − 1 of the unknowns: f, g and, if any, u. squares: of each interval's
+    change, q z² for two standard normal z; own: what of q is not shared.
+    """
+
+    def __init__(self, x: Floats, points: Points, generator: Generator, is_first: bool) -> None:
+        self.x, self.noise, self._generator = x, points.noise, generator
+        self.known = known = np.isfinite(points.y)
+        y, s = points.y[known], points.std_error[known]
+        self.scale = max(float(np.subtract(*np.percentile(y, [90, 10]))), 2 * float(np.median(s)))
+        self.middle, self.span = float(np.median(y)), float(x[-1] - x[0])
+        self.y, self.s = np.zeros(len(x)), np.full(len(x), np.median(s) / self.scale)
+        self.y[known], self.s[known] = (y - self.middle) / self.scale, s / self.scale
+        self.h = h = np.diff((x - x[0]) / self.span)
+        self._n, self._k = len(x), 3 if self.noise.share else 2
         self._at = self._k * np.arange(self._n)
         # C⁻¹ of an interval's change, [[h³/3, h²/2], [h²/2, h]] q: entries of its three places.
         self._values, self._mixed, self._slopes = 12 / h**3, 6 / h**2, 4 / h
-        floor = np.maximum(s[1:], s[:-1]) ** 2
+        floor = np.maximum(self.s[1:], self.s[:-1]) ** 2
         self._least_q = np.maximum(3e-6 * floor, 12 * FINEST * floor / h**3)
-        self.lambda2, self.nu = np.ones(self._n - 1), np.ones(self._n - 1)
-        self.tau2 = self.xi = self.kappa2 = 1.0
-        self.weights = _first_weights(y, s)
-        self._may_be_wild = _is_alone(y, s)
+        self._tau, self._omega = _HalfCauchy(), None if is_first else _HalfCauchy(self._n - 1)
+        self.own, self.kappa2 = np.ones(self._n - 1), 1.0
+        self.weights, self._may_be_wild = known * 1.0, known.copy()
+        self.weights[known] = _first_weights(self.y[known], self.s[known])
+        self._may_be_wild[known] = _is_alone(self.y[known], self.s[known])
         self.u = np.zeros(self._n)
-        self.f = self.g = np.zeros(self._n)
+        self._kept: list[tuple[Floats, Floats, Floats]] = []
 
-    def sweep(self, is_warm: bool = True) -> None:
-        """Draw everything once, each given the rest. Until the chain is warm, points that one near agrees with keep
-        their weight: while the curve is far from its jumps, those beside them would lose it, and not get it back.
-        """
-        self.q = np.maximum(self.tau2 * self.lambda2, self._least_q)
-        self._draw_curve()
-        self._draw_scales()
-        self._draw_noise(is_warm)
+    def keep(self) -> None:
+        """This state, as one of the draws."""
+        self._kept.append((self.f, self.g, self.q))
 
-    def _draw_curve(self) -> None:
+    def paths(self) -> Paths:
+        """All that was kept, filled in between points."""
+        f, g, q = (np.array(kept) for kept in zip(*self._kept, strict=True))
+        paths = Paths(self.x, self.middle + self.scale * f, self.scale / self.span * g)
+        q *= self.scale**2 / self.span**3
+        for _ in range(NUM_HALVINGS):
+            paths, q = _halve(paths, q, self._generator)
+        return paths
+
+    def draw_curve(self, lambda2: Floats) -> None:
         """f, g and u given scales: normal, with banded precision P = L Lᵀ and mean P⁻¹ b."""
+        self.q = np.maximum(self.own * lambda2, self._least_q)
         precision, b = self._prior(), np.zeros(self._k * self._n)
         at, noise = self._at, self.noise
         weight = self.weights / (self.kappa2 * (1 - noise.share) * self.s**2)
@@ -160,6 +205,9 @@ class _Chain:
         self.f, self.g = state[at, 0], state[at + 1, 0]
         if noise.share:
             self.u = state[at + 2, 0]
+        value = self.f[1:] - self.f[:-1] - self.h * self.g[:-1]
+        slope = self.g[1:] - self.g[:-1]
+        self.squares = self._values * value**2 - 2 * self._mixed * value * slope + self._slopes * slope**2
 
     def _prior(self) -> Floats:
         """The precision of the process alone, as the bands on and below the diagonal."""
@@ -184,27 +232,27 @@ class _Chain:
             bands[k, near + 2] -= memory / (1 - memory**2) / self.kappa2
         return bands
 
-    def _draw_scales(self) -> None:
-        """λ and τ given the curve: inverse gammas, by way of an auxiliary ν for each λ, ξ for τ."""
-        gamma = self._generator.standard_gamma
-        value = self.f[1:] - self.f[:-1] - self.h * self.g[:-1]
-        slope = self.g[1:] - self.g[:-1]
-        squares = self._values * value**2 - 2 * self._mixed * value * slope + self._slopes * slope**2
-        m = len(squares)
-        self.lambda2 = np.clip((1 / self.nu + squares / (2 * self.tau2)) / gamma(1.5, m), 1e-14, 1e14)
-        self.nu = (1 + 1 / self.lambda2) / gamma(1.0, m)
-        self.tau2 = (1 / self.xi + (squares / self.lambda2).sum() / 2) / gamma(m + 0.5)
-        self.xi = (1 + 1 / self.tau2) / gamma(1.0)
+    def draw_scales(self, lambda2: Floats) -> None:
+        """τ and, if it has them, ω, given the curve and λ."""
+        squares, omega2 = self.squares / lambda2, 1.0
+        if self._omega is not None:
+            self._omega.draw(squares / self._tau.square, 2, self._generator)
+            omega2 = self._omega.square
+        self._tau.draw((squares / omega2).sum(), 2 * len(squares), self._generator)
+        self.own = self._tau.square * omega2 * np.ones(len(squares))
 
-    def _draw_noise(self, is_warm: bool) -> None:
-        """κ and each point's weight given the curve: t₈ as a mixture of normals, or a point that is wrong."""
+    def draw_noise(self, is_warm: bool) -> None:
+        """κ and each point's weight given the curve: t₈ as a mixture of normals, or a point that is wrong. Until the
+        chain is warm, points that one near agrees with keep their weight: while the curve is far from its jumps, those
+        beside them would lose it, and not get it back.
+        """
         gamma, n, share, memory = self._generator.standard_gamma, self._n, self.noise.share, self.noise.memory
         errors = (self.y - self.f - np.sqrt(share) * self.s * self.u) ** 2 / ((1 - share) * self.s**2)
         squares = errors / self.kappa2
         is_wild = self._may_be_wild & (self._generator.random(n) < _wild_share(squares))
         weights = np.where(is_wild, WILD**-2, gamma((DOF + 1) / 2, n) / ((DOF + squares) / 2))
-        self.weights = np.where(is_warm | self._may_be_wild, weights, 1.0)
-        total, count = (self.weights * errors).sum(), n
+        self.weights = self.known * np.where(is_warm | self._may_be_wild, weights, 1.0)
+        total, count = (self.weights * errors).sum(), int(self.known.sum())
         if share:
             total += self.u[0] ** 2 + ((self.u[1:] - memory * self.u[:-1]) ** 2).sum() / (1 - memory**2)
             count += n

@@ -2,8 +2,8 @@
 
 The method, in x = log(step + c):
 
-1. *Paths.* Draws of the LLC's curve and of the loss's from their posteriors (`llc.smoothing`). All that follows is done
-   on paths; a probability is a share of them, an error their standard deviation, an interval their quantiles.
+1. *Paths.* Draws of the LLC's curve and of the loss's from their joint posterior (`llc.smoothing`). All that follows is
+   done on paths; a probability is a share of them, an error their standard deviation, an interval their quantiles.
 2. *Turning points* (hysteresis on the mean path). The curve has turned once it has come back from its extreme since the
    last turn by more than δ = `min_share` of its range, beyond `min_z` standard deviations of that difference.
 3. *Levels and ends.* Between two turning points the curve goes one way, from level to level. A transition starts where
@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from llc.moves import Moves, fit_moves, turning_points
 from llc.settings import StageSettings
-from llc.smoothing import Floats, Paths, SharedNoise, shared_noise, smooth
+from llc.smoothing import Floats, Paths, Points, SharedNoise, shared_noise, smooth
 
 Ints = NDArray[np.int64]
 Type = Literal["A", "B"]
@@ -155,23 +155,24 @@ class _Reading:
         generator = np.random.default_rng(settings.seed)
         shared = SharedNoise() if curve.per_chain is None else shared_noise(curve.per_chain)
         errors = _errors(curve)
-        self.llc = smooth(self.x, curve.llc, errors, shared, generator)
+        self.llc, self.loss = self._paths(Points(curve.llc, errors, shared), generator)
         self.seen = self._believed(errors)
         self.least = settings.min_share * float(np.ptp(self.llc.value.mean(axis=0)))
-        self.loss = self._loss(generator)
         self.loss_span = float(np.ptp(self.loss.value.mean(axis=0))) if self.loss else np.nan
         self.unseen_loss = UNSEEN_LOSS * float(np.nanmedian(curve.loss_std_error)) if self.loss else np.nan
         self.moves = self._moves()
         self.loss_changes = [self._loss_change(*self._seen(move)) for move in range(self.moves.count)]
 
-    def _loss(self, generator: np.random.Generator) -> Paths | None:
-        """Paths of the loss, at the LLC's x; None where it is known at fewer than three checkpoints."""
+    def _paths(self, llc: Points, generator: np.random.Generator) -> tuple[Paths, Paths | None]:
+        """Of the LLC, and of the loss as far as it is known; None if that is at fewer than three checkpoints."""
         loss, s = self.curve.loss, self.curve.loss_std_error
         known = np.isfinite(loss) & np.isfinite(s)
         if known.sum() < 3:
-            return None
-        s = np.maximum(s[known], max(1e-6 * float(np.ptp(loss[known])), 1e-100))
-        return smooth(self.x[known], loss[known], s, SharedNoise(), generator)
+            return smooth(self.x, [llc], generator)[0], None
+        least = max(1e-6 * float(np.ptp(loss[known])), 1e-100)
+        beside = Points(np.where(known, loss, np.nan), np.maximum(s, least))
+        paths, loss_paths = smooth(self.x, [llc, beside], generator)
+        return paths, loss_paths.between(*self.x[known][[0, -1]])
 
     def _moves(self) -> Moves:
         """One between every two turning points, and more where a move has a near-plateau."""

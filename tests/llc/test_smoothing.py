@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from llc.smoothing import NUM_DRAWS, Paths, SharedNoise, shared_noise, smooth
+from llc.smoothing import NUM_DRAWS, Paths, Points, SharedNoise, shared_noise, smooth
 
 Floats = NDArray[np.float64]
 X = np.linspace(0, 10, 80)
@@ -24,7 +24,12 @@ def wave(x: Floats) -> Floats:
 
 
 def smoothed(y: Floats, s: Floats, seed: int = 0, noise: SharedNoise | None = None) -> Paths:
-    return smooth(X, y, s, noise or SharedNoise(), np.random.default_rng(seed))
+    return alone(X, y, s, seed, noise)
+
+
+def alone(x: Floats, y: Floats, s: Floats, seed: int = 0, noise: SharedNoise | None = None) -> Paths:
+    (paths,) = smooth(x, [Points(y, s, noise or SharedNoise())], np.random.default_rng(seed))
+    return paths
 
 
 def autoregressive(shape: tuple[int, int], memory: float, seed: int) -> Floats:
@@ -56,7 +61,7 @@ def test_slopes_are_those_of_the_curve():
 
 def test_what_is_not_seen_is_uncertain():
     seen = np.r_[0:30, 50:80]
-    paths = smooth(X[seen], wave(X[seen]), np.full(60, 0.1), SharedNoise(), np.random.default_rng(0))
+    paths = alone(X[seen], wave(X[seen]), np.full(60, 0.1))
     spread = paths.value.std(axis=0)
     gap = (paths.x > X[32]) & (paths.x < X[47])
     beside = (paths.x < X[27]) | (paths.x > X[52])
@@ -72,6 +77,33 @@ def test_a_wrong_point_moves_nothing():
     assert np.abs(moved).max() < 0.6
 
 
+def falling(x: Floats) -> Floats:
+    """Bent where `bent` first is."""
+    return np.asarray(np.interp(x, [0, 3, 4.5, 10], [2, 2, 1, 1]), dtype=np.float64)
+
+
+def test_a_curve_beside_tells_where_it_may_bend():
+    s, error = np.full(len(X), 10.0), np.zeros((2, len(X)))
+    for seed in range(8):
+        y = bent(X) + s * np.random.default_rng(seed).standard_normal(len(X))
+        points = Points(y, s), Points(falling(X), np.full(len(X), 0.01))
+        for number, curves in enumerate((points[:1], points)):
+            paths = smooth(X, curves, np.random.default_rng(seed))[0].at_points
+            error[number] += ((paths - bent(X)) ** 2).mean(axis=0)
+    first, rest = (X > 2) & (X < 5.5), X > 6
+    assert error[1, first].mean() < 0.9 * error[0, first].mean()  # where both bend
+    assert error[1, rest].mean() < 1.1 * error[0, rest].mean()  # where it bends alone
+
+
+def test_a_curve_beside_that_is_known_here_and_there():
+    y, s = wave(X), np.full(len(X), 0.1)
+    y[::3], s[::3] = np.nan, np.inf
+    _, paths = smooth(X, [Points(bent(X), np.full(len(X), 0.5)), Points(y, s)], np.random.default_rng(0))
+    assert np.abs(paths.at_points.mean(axis=0) - wave(X))[1:-1].max() < 0.5
+    part = paths.between(X[1], X[5])
+    assert part.at_points == pytest.approx(paths.at_points[:, 1:6])
+
+
 def test_a_jump_between_two_points_stays_between_them():
     """A chain that takes the points beside it as wrong stays with that."""
     x, missed = np.log(np.arange(1.0, 19)), 0
@@ -79,7 +111,7 @@ def test_a_jump_between_two_points_stays_between_them():
         value = np.where(np.arange(18) < jump, 1.9, 0.0)
         s = np.where(value > 0, 0.09, 0.02)
         for seed in range(6):
-            mean = smooth(x, value, s, SharedNoise(), np.random.default_rng(seed)).at_points.mean(axis=0)
+            mean = alone(x, value, s, seed).at_points.mean(axis=0)
             missed += bool(np.abs(mean - value).max() > 0.5)
     assert missed <= 1
 
@@ -87,9 +119,7 @@ def test_a_jump_between_two_points_stays_between_them():
 def test_units_do_not_matter():
     s, y = np.full(len(X), 0.5), bent(X) + 0.5 * np.random.default_rng(0).standard_normal(len(X))
     paths = smoothed(y, s)
-    scaled = smooth(
-        1e3 * X + 7, np.asarray(1e-6 * y - 3e-5, dtype=np.float64), 1e-6 * s, SharedNoise(), np.random.default_rng(0)
-    )
+    scaled = alone(1e3 * X + 7, np.asarray(1e-6 * y - 3e-5, dtype=np.float64), 1e-6 * s)
     assert scaled.value == pytest.approx(1e-6 * paths.value - 3e-5, rel=1e-4)
     assert scaled.slope == pytest.approx(1e-9 * paths.slope, rel=1e-3, abs=1e-12)
 
@@ -104,9 +134,7 @@ def test_paths_go_through_all_points_and_three_between_each_two():
 
 @pytest.mark.parametrize("x", [np.array([0.0, 1e-9, 2e-9, 1.0, 30.0]), np.log1p(np.array([0, 1e12, 1e12 + 1, 2**61]))])
 def test_the_strangest_schedules_are_survived(x: Floats):
-    paths = smooth(
-        x, np.arange(len(x), dtype=np.float64), np.full(len(x), 1e-3), SharedNoise(), np.random.default_rng(0)
-    )
+    paths = alone(x, np.arange(len(x), dtype=np.float64), np.full(len(x), 1e-3))
     assert np.isfinite(paths.value).all()
 
 

@@ -135,7 +135,7 @@ def test_a_transition_is_found_where_it_is_with_its_type(llc: Floats, loss: Floa
         (ramp(20, 80), ramp(3, 1), "rises and the loss falls, in 100.0% of the paths"),
         (ramp(20, 80), ramp(1, 3), "rises and the loss falls, in 0.0% of the paths"),
         (ramp(80, 20), ramp(1.0, 0.9) + ramp(2.0, 0.0, 0, 8), "falls and the loss changes by [45].*%.*100.0% of the"),
-        (ramp(80, 20), ramp(3, 1), "falls and the loss changes by [89].*%.*slightly in 0.0% of the paths"),
+        (ramp(80, 20), ramp(3, 1), "falls and the loss changes by (9.|100).*%.*slightly in 0.0% of the paths"),
         (ramp(80, 20), np.full(len(STEPS), math.nan), "falls; the loss, with its error, is not known"),
     ],
 )
