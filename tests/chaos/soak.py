@@ -1,8 +1,9 @@
 """`python -m tests.chaos.soak`: jobs under faults, and what became of them.
 
-For every seed jobs of many shards run one after another, until so many faults have been inflicted at random. Every job
-has to succeed, with exactly one result for each checkpoint and measure, bit for bit that of a job that nobody disturbs,
-and with no more attempts than the faults explain.
+For every seed jobs of many shards run one after another, until so many faults have been inflicted at random; every
+second one, and the first, follows a series that is posted meanwhile. Every job has to succeed, with exactly one result
+for each checkpoint and measure, bit for bit that of a job that nobody disturbs, and with no more attempts than the
+faults explain.
 """
 
 import argparse
@@ -14,9 +15,12 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
+
+import psycopg
 
 import lambdahat
 from lambdahat.objects import Job, Series
@@ -76,12 +80,12 @@ def numbers(world: World, job: Job) -> dict[tuple[int, str], Any]:
 
 
 def patiently(act: Any) -> Any:
-    """Ask the API, which may be away for a while."""
+    """Ask the API, or the database, which may be away for a while."""
     deadline = time.monotonic() + 120
     while True:
         try:
             return act()
-        except (lambdahat.LambdahatError, OSError):
+        except (lambdahat.LambdahatError, OSError, psycopg.OperationalError):
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.3)
@@ -190,10 +194,11 @@ def torment(
     jobs: list[Job] = []
     try:
         with Tormentor(world, Random(seed), count, kinds, outcome) as tormentor:
-            while not tormentor.is_done or not jobs:
-                jobs.append(patiently(lambda: world.run(series)))
+            while not tormentor.is_done or len(jobs) < 2:
+                is_live = len(jobs) % 2 == 0
+                jobs.append(follow(world, outcome.shards) if is_live else patiently(lambda: world.run(series)))
                 wait(world, jobs[-1])
-                compare(world, jobs[-1], reference)
+                patiently(lambda: compare(world, jobs[-1], reference))
         if tormentor.failure:
             raise tormentor.failure
         outcome.attempts = sum(more_attempts(world, job) for job in jobs)
@@ -229,6 +234,18 @@ def compare(world: World, job: Job, reference: dict[Any, Any]) -> None:
     wrong = [key for key in reference if found[key] != reference[key]]
     if wrong:
         raise ChaosError(f"{len(wrong)} of {len(reference)} results differ, the first: {wrong[0]}")
+
+
+def follow(world: World, count: int) -> Job:
+    """A job that follows a series while so many checkpoints are posted to it, and no longer."""
+    series = patiently(world.new_series)
+    job = patiently(lambda: world.run(series, follow=True))
+    for step, state in enumerate(world.states(count)):
+        patiently(partial(world.client.add_checkpoint, series, step, state))
+    every = patiently(lambda: world.query("SELECT id FROM jobs WHERE following"))  # more, if an answer was lost
+    for (following,) in every:
+        patiently(partial(world.client.finish, following))
+    return patiently(lambda: world.client.job(job))
 
 
 def undisturbed(world: World, series: Series) -> dict[Any, Any]:

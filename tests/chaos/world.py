@@ -15,6 +15,7 @@ import numpy as np
 import psutil
 import psycopg
 import pytest
+from numpy.typing import NDArray
 
 import lambdahat
 from lambdahat.objects import Job, Series
@@ -105,22 +106,31 @@ class World:
             time.sleep(0.1)
         return True
 
-    def series(self, checkpoints: int) -> Series:
-        """A small network at random parameters."""
+    def new_series(self) -> Series:
+        """Of a small network, without a checkpoint."""
         rng = np.random.default_rng(0)
         x = rng.standard_normal((200, 3)).astype(np.float32)
         dataset = self.client.create_dataset("points", x=x, y=(x.sum(1) > 0).astype(np.int64))
         model = self.client.create_model("small", {"family": "mlp", "widths": [3, 8, 2], "activation": "tanh"})
-        series = self.client.create_series("a run", model, dataset)
+        return self.client.create_series("a run", model, dataset)
+
+    def states(self, count: int) -> Iterator[dict[str, NDArray[np.float32]]]:
+        """The network's parameters at so many steps: random ones, the same every time."""
+        rng = np.random.default_rng(1)
         shapes = {"layers.0.weight": (8, 3), "layers.0.bias": (8,), "layers.1.weight": (2, 8), "layers.1.bias": (2,)}
-        for step in range(checkpoints):
-            state = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+        for _ in range(count):
+            yield {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+
+    def series(self, checkpoints: int) -> Series:
+        """With checkpoints."""
+        series = self.new_series()
+        for step, state in enumerate(self.states(checkpoints)):
             self.client.add_checkpoint(series, step, state)
         return series
 
-    def run(self, series: Series) -> Job:
+    def run(self, series: Series, **settings: Any) -> Job:
         """A job of one shard a checkpoint."""
-        return self.client.run(series, MEASURES, checkpoints_per_shard=1)
+        return self.client.run(series, MEASURES, checkpoints_per_shard=1, **settings)
 
 
 @contextmanager
