@@ -52,15 +52,17 @@ def connect(
     every statement by itself, which saves the journeys that begin and end a transaction.
     """
     address = url.partition("://")[2]
-    limits = {"lock_timeout": f"{LOCK_SECONDS}s"}
+    # Reads have filters that anything from none to all rows passes: a plan for every one of them would fit none.
+    plans = {"plan_cache_mode": "force_custom_plan"} if autocommit else {}
+    settings = {"lock_timeout": f"{LOCK_SECONDS}s", **plans}
     if seconds is not None:
-        limits |= {"statement_timeout": f"{seconds:g}s", "idle_in_transaction_session_timeout": f"{seconds:g}s"}
+        settings |= {"statement_timeout": f"{seconds:g}s", "idle_in_transaction_session_timeout": f"{seconds:g}s"}
     arguments: dict[str, Any] = {
         "application_name": name,
         "connect_timeout": 10,
         # An end of the other machine is noticed even where nothing is being sent.
         **{"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20_000},
-        "options": " ".join(f"-c {name}={value}" for name, value in limits.items()),
+        "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),
     }
     engine = create_engine(
         f"postgresql+psycopg://{address}",

@@ -4,7 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import and_, lateral, or_, select, text, true
 from sqlalchemy.orm import Session, aliased
@@ -16,6 +16,19 @@ from store.stages import has_tags
 from store.tables import Series, Stage
 
 
+class Transition(NamedTuple):
+    """Of a run: of a stage what an alignment takes, since whole ones take twice as long to read."""
+
+    id: str
+    type: Literal["A", "B"] | None
+    from_step: int
+    to_step: int
+    delta_loss: float | None
+    delta_loss_std_error: float | None
+    delta_llc: float | None
+    delta_llc_std_error: float | None
+
+
 @dataclass(frozen=True)
 class Run:
     """A series and its transitions in the order of training. job_id: None while no job has read its stages."""
@@ -23,7 +36,7 @@ class Run:
     series_id: str
     name: str
     job_id: str | None
-    transitions: list[Stage] = field(default_factory=list)
+    transitions: list[Transition] = field(default_factory=list)
 
 
 def runs(
@@ -44,17 +57,17 @@ def runs(
     ).alias()
     stage = aliased(Stage)
     rows = session.execute(
-        select(series.c.id, series.c.name, newest.c.job_id, stage)
+        select(series.c.id, series.c.name, newest.c.job_id, *(getattr(stage, name) for name in Transition._fields))
         .select_from(series)
         .outerjoin(newest, true())
         .outerjoin(stage, and_(stage.job_id == newest.c.job_id, stage.kind == "transition"))
         .order_by(series.c.id, stage.ordinal)
     )
     found: dict[str, Run] = {}
-    for series_id, name, job_id, transition in rows:
+    for series_id, name, job_id, *transition in rows:
         run = found.setdefault(series_id, Run(series_id, name, job_id))
-        if transition is not None:
-            run.transitions.append(transition)
+        if transition[0] is not None:  # of a run that has any
+            run.transitions.append(Transition(*transition))
     for series_id in series_ids:
         if series_id not in found:
             raise NotFoundError("series", series_id)

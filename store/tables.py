@@ -294,6 +294,9 @@ class Result(Base):
     )
 
 
+_TRANSITIONS = text("kind = 'transition'")
+
+
 class Stage(Base):
     """A transition or a plateau of a job's LLC curve. kind 'transition' | 'plateau'; type 'A', 'B' or null: neither.
 
@@ -330,7 +333,10 @@ class Stage(Base):
         CheckConstraint("kind IN ('transition', 'plateau')", name="kind"),
         CheckConstraint("type IN ('A', 'B')", name="type"),
         Index("ix_stages_series_id_job_id", "series_id", "job_id"),
-        Index("ix_stages_transitions", "tenant_id", "id", postgresql_where=text("kind = 'transition'")),
+        Index("ix_stages_transitions", "tenant_id", "id", postgresql_where=_TRANSITIONS),
+        Index("ix_stages_probability_a", "tenant_id", "probability_a", postgresql_where=_TRANSITIONS),
+        Index("ix_stages_probability_b", "tenant_id", "probability_b", postgresql_where=_TRANSITIONS),
+        Index("ix_stages_size", "tenant_id", text("abs(delta_llc)"), postgresql_where=_TRANSITIONS),
     )
 
 
