@@ -18,7 +18,6 @@ from llc.differences import Run
 from llc.errors import InputError
 from llc.matching import Axis, Transition
 from store import runs as store
-from store.tables import Stage
 
 router = APIRouter(tags=["stages"], responses=RESPONSES, route_class=ReadRoute)
 
@@ -134,7 +133,7 @@ def _transitions(run: store.Run, losses: Mapping[str, store.Losses]) -> list[Ali
     return [_transition(stage, *losses.get(stage.id, (None, None))) for stage in usable]
 
 
-def _transition(stage: Stage, from_loss: float | None, to_loss: float | None) -> AlignedTransition:
+def _transition(stage: store.Transition, from_loss: float | None, to_loss: float | None) -> AlignedTransition:
     return AlignedTransition.model_validate(
         {
             "id": stage.id,

@@ -8,7 +8,7 @@ of the runs, and the standard errors of ΔLLC and Δloss are those of a mean ove
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -87,15 +87,17 @@ def _key(transition: Transition) -> tuple[object, ...]:
 def _common(matching: Matching, runs: Sequence[Sequence[Transition]], k: int, axis: Axis) -> Common:
     found = [run[i] for run, i in zip(runs, matching.matched[:, k], strict=True) if i >= 0]
     types = Counter[Literal["A", "B", "neither"]](t.type or "neither" for t in found)
+    from_step, to_step = map(_steps, _spreads([(math.log1p(t.from_step), math.log1p(t.to_step)) for t in found]))
+    at_losses = _spreads([(t.from_loss or 0.0, t.to_loss or 0.0) for t in found]) if axis == "loss" else (None, None)
     return Common(
         support=len(found),
         direction="rise" if matching.common.sign[k] > 0 else "fall",
         type=next((type_ for type_ in TYPES if 2 * types[type_] > len(found)), None),
         types=dict(types),
-        from_step=_steps(t.from_step for t in found),
-        to_step=_steps(t.to_step for t in found),
-        from_loss=_spread([t.from_loss or 0.0 for t in found]) if axis == "loss" else None,
-        to_loss=_spread([t.to_loss or 0.0 for t in found]) if axis == "loss" else None,
+        from_step=from_step,
+        to_step=to_step,
+        from_loss=at_losses[0],
+        to_loss=at_losses[1],
         spread=float(robust(matching.off[:, k, 0])) / matching.unit if len(found) > 1 else None,
         delta_llc=_mean([t.delta_llc for t in found]),
         delta_loss=_mean(losses) if (losses := [t.delta_loss for t in found if t.delta_loss is not None]) else None,
@@ -107,13 +109,13 @@ def _named(common: Common) -> str:
     return f"{common.direction} of the LLC {steps}"
 
 
-def _spread(values: Sequence[float]) -> Spread:
-    median, low, high = (float(value) for value in np.quantile(values, [0.5, *INTERVAL]))
-    return Spread(median=median, low=low, high=high)
+def _spreads(ends: Sequence[tuple[float, float]]) -> tuple[Spread, Spread]:
+    """Of starts and of stops."""
+    start, stop = np.quantile(ends, [0.5, *INTERVAL], axis=0).T.tolist()
+    return Spread(median=start[0], low=start[1], high=start[2]), Spread(median=stop[0], low=stop[1], high=stop[2])
 
 
-def _steps(steps: Iterable[int]) -> Spread:
-    logs = _spread([math.log1p(step) for step in steps])
+def _steps(logs: Spread) -> Spread:
     return Spread(**{name: round(math.expm1(value)) for name, value in logs})
 
 
