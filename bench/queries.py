@@ -26,7 +26,8 @@ CHECKPOINTS = 200
 REPEATS = 60
 GOAL_MS = 50
 
-# Ids in the order of their making, as ours are.
+# Ids in the order of their making, as ours are. The twenty series of a group, seeds of one experiment, have transitions
+# alike.
 FILL = """
 WITH made AS (
     INSERT INTO series (id, tenant_id, name, model_id, dataset_id, tags)
@@ -36,8 +37,12 @@ WITH made AS (
 ), job AS (
     INSERT INTO jobs (id, tenant_id, series_id, settings, state, started_at, finished_at)
     SELECT 'job_' || right(id, 32), tenant_id, id, '{}', 'succeeded', now(), now() FROM made RETURNING *
+), alike AS (
+    SELECT *, ('x' || right(id, 8))::bit(32)::int / 20 || '-' || k AS which
+    FROM job, generate_series(0, %(stages)s - 1) k
 ), read AS (
-    SELECT j.*, k, random() AS a, random() AS size FROM job j, generate_series(0, %(stages)s - 1) k
+    SELECT *, (hashtextextended('a' || which, 0) & 65535) / 65535.0::float AS a,
+           0.99 * (hashtextextended('size' || which, 0) & 65535) / 65535.0::float + 0.01 * random() AS size FROM alike
 )
 INSERT INTO stages (id, tenant_id, series_id, job_id, ordinal, kind, type, from_step, from_step_low, from_step_high,
                     to_step, to_step_low, to_step_high, probability_a, probability_b, probability_neither, delta_loss,
@@ -69,7 +74,7 @@ FROM shard s, posted p, unnest(ARRAY['loss', 'llc', 'hessian']) measure
 """
 
 
-def questions(series: str, job: str) -> dict[str, tuple[str, dict[str, Any]]]:
+def questions(series: str, job: str, unlike: list[str]) -> dict[str, tuple[str, dict[str, Any]]]:
     """Path and parameters of each."""
     everywhere = "/v1/transitions"
     return {
@@ -90,7 +95,8 @@ def questions(series: str, job: str) -> dict[str, tuple[str, dict[str, Any]]]:
         ),
         "two checkpoints compared": (f"/v1/series/{series}/compare", {"from_step": 0, "to_step": 2000, "job": job}),
         "what changes at a series' transitions": (f"/v1/series/{series}/evidence", {"job": job}),
-        "what 20 series have in common": ("/v1/alignment", {"tag": "group:7"}),
+        "what 20 seeds have in common": ("/v1/alignment", {"tag": "group:7"}),
+        "what 20 series that are nothing alike have": ("/v1/alignment", {"series": unlike}),
     }
 
 
@@ -101,12 +107,16 @@ def measure(of: Bench) -> Iterator[tuple[str, float, float, int]]:
     like = of.client.create_series("the first", model, data).id
     with of.database.transaction():
         of.database.execute(FILL, {"series": SERIES, "stages": STAGES, "like": like})
-    some = of.database.execute("SELECT series_id, job_id FROM stages ORDER BY job_id LIMIT 1").fetchone() or ("", "")
-    of.database.execute(CURVE, {"series": some[0], "job": some[1], "checkpoints": CHECKPOINTS})
+    series, job = of.database.execute("SELECT series_id, job_id FROM stages ORDER BY job_id LIMIT 1").fetchone() or (
+        "",
+        "",
+    )
+    of.database.execute(CURVE, {"series": series, "job": job, "checkpoints": CHECKPOINTS})
     of.database.execute("ANALYZE")
     of.database.commit()
+    unlike = [row[0] for row in of.database.execute("SELECT max(id) FROM series GROUP BY tags -> 'group' LIMIT 20")]
     with httpx.Client(base_url=of.stack.url, headers={"Authorization": f"Bearer {of.stack.key}"}) as client:
-        for name, (path, asked) in questions(*some).items():
+        for name, (path, asked) in questions(series, job, unlike).items():
             took, count = [], 0
             client.get(path, params=asked)  # opens what is opened once
             for _ in range(REPEATS):
