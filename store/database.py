@@ -48,8 +48,9 @@ def connect(
     autocommit: bool = False,
 ) -> Engine:
     """An engine for `postgresql://...`; idle connections are checked before use, lock waits end after 10 s, and
-    statements after so many seconds, if a number is given. name: what the database calls who connects; autocommit:
-    every statement by itself, which saves the journeys that begin and end a transaction.
+    statements after so many seconds, if a number is given. name: what the database calls who connects; autocommit, for
+    reads: every statement by itself, which saves the journeys that begin and end a transaction, and planned for what
+    it asks.
     """
     address = url.partition("://")[2]
     # Reads have filters that anything from none to all rows passes: a plan for every one of them would fit none.

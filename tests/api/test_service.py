@@ -19,6 +19,7 @@ from sqlalchemy import text
 from store.keys import checksum
 from tests.api.conftest import serving
 from tests.api.lab import Lab, refused
+from tests.receiver import eventually
 
 
 def test_alive_and_ready_without_a_key(url: str) -> None:
@@ -189,6 +190,8 @@ def test_admin_makes_and_revokes_keys(environment: dict[str, str], url: str) -> 
     key = httpx.get(f"{url}/v1/whoami", headers=headers).json()["key"]
     assert (key["name"], key["scopes"]) == ("ci", ["read", "write", "admin"])
     _admin(environment, "revoke-key", key["id"])
+    # Another process has revoked it: this one believes a key that it has just seen for a second.
+    eventually(lambda: httpx.get(f"{url}/v1/whoami", headers=headers).is_error, 3)
     refused(httpx.get(f"{url}/v1/whoami", headers=headers), 401, "unauthorized")
     unknown = _admin(environment, "create-key", "--name", "nobody", check=False)
     assert unknown.returncode == 1

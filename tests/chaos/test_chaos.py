@@ -66,7 +66,8 @@ def test_a_result_that_is_wrong_or_lost_would_be_seen(
     job = world.run(series)
     wait(world, job)
     compare(world, job, reference)
-    where = f"job_id = '{job.id}' AND measure = 'llc' AND checkpoint_id IN (SELECT max(id) FROM checkpoints)"
+    last = f"SELECT max(id) FROM checkpoints WHERE series_id = '{series.id}'"
+    where = f"job_id = '{job.id}' AND measure = 'llc' AND checkpoint_id IN ({last})"
     change = "quantities = jsonb_set(quantities, '{llc,value}', '1.5')"
     assert world.query(f"UPDATE results SET {change} WHERE {where} RETURNING 1")
     with pytest.raises(ChaosError, match="1 of 24 results differ"):
