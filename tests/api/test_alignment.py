@@ -199,10 +199,12 @@ def words(lab: Lab, **asked: Any) -> list[str]:
 
 def test_the_picture(lab: Lab, seeds: list[str]) -> None:
     assert lab.patch(f"/v1/series/{seeds[0]}", json={"name": "<b>50 $\\alpha_{</b>"}).is_success
-    found = words(lab, series=seeds)
+    more = run(lab, "more", [fall(0, 6, 9), rise(1, 20, 60), fall(2, 200, 400)])
+    found = words(lab, series=[*seeds, more])
     assert {"in common", "<b>50 $\\alpha_{</b>", "second", "third", "odd (outlier)", "training step"} <= set(found)
-    assert found.count("1") == 4  # over the common one and over those of three runs
-    assert found.count("2") == 4
+    assert found.count("1") == 5  # over the common one and over those of four runs
+    assert found.count("2") == 5
+    assert "3" not in found
     assert [word for word in found if word in ("reversed", "2 large")] == ["reversed", "2 large"]
     assert {"tempo", "not in common", "missing"} <= set(found)
     png = lab.get("/v1/alignment/figure", params={"series": seeds})

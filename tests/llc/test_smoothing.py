@@ -95,6 +95,17 @@ def test_a_curve_beside_tells_where_it_may_bend():
     assert error[1, rest].mean() < 1.1 * error[0, rest].mean()  # where it bends alone
 
 
+def test_a_curve_beside_that_bends_elsewhere_does_no_harm():
+    s, error, zigzag = np.full(len(X), 2.0), np.zeros(2), np.abs(X % 2 - 1)
+    for seed in range(6):
+        y = bent(X) + s * np.random.default_rng(seed).standard_normal(len(X))
+        points = Points(y, s), Points(zigzag, np.full(len(X), 0.001))
+        for number, curves in enumerate((points[:1], points)):
+            paths = smooth(X, curves, np.random.default_rng(seed))[0].at_points
+            error[number] += ((paths.mean(axis=0) - bent(X)) ** 2).mean()
+    assert error[1] < 1.3 * error[0]
+
+
 def test_a_curve_beside_that_is_known_here_and_there():
     y, s = wave(X), np.full(len(X), 0.1)
     y[::3], s[::3] = np.nan, np.inf
