@@ -107,10 +107,8 @@ def measure(of: Bench) -> Iterator[tuple[str, float, float, int]]:
     like = of.client.create_series("the first", model, data).id
     with of.database.transaction():
         of.database.execute(FILL, {"series": SERIES, "stages": STAGES, "like": like})
-    series, job = of.database.execute("SELECT series_id, job_id FROM stages ORDER BY job_id LIMIT 1").fetchone() or (
-        "",
-        "",
-    )
+    read = "SELECT series_id, job_id FROM stages ORDER BY job_id LIMIT 1"
+    series, job = of.database.execute(read).fetchone() or ("", "")
     of.database.execute(CURVE, {"series": series, "job": job, "checkpoints": CHECKPOINTS})
     of.database.execute("ANALYZE")
     of.database.commit()

@@ -47,6 +47,7 @@ FIRST_SHIFTS = np.log(2) * np.arange(-3, 3.1, 0.75)  # tried first: from an eigh
 SHIFT_SPREAD = 0.5  # a first shift costs log(1 + (τ / SHIFT_SPREAD)²), so that none is made up
 MIN_FOR_SHIFT = 2  # matches: of one, nobody can tell a slow run from a late transition
 LOSS_RANGE = 5.0  # in units of log(step + 1), what twice the interquartile range of the losses counts for
+LEAST_SIZE = 1e-300  # of that range: nothing is divided by less
 MAX_MEDOIDS, MAX_GAINS = 12, 100  # runs that are tried as the first sequence, and transitions that are as more of it
 MAX_ROUNDS, GAIN_ROUNDS = 30, 10  # of step 2: the rounds after GAIN_ROUNDS only lose, and so end
 
@@ -221,7 +222,7 @@ def _loss_unit(runs: Sequence[Sequence[Transition]]) -> float:
         return 1.0
     low, high = np.quantile(losses, [0.25, 0.75])
     size = max(2 * float(high - low), 1e-9 * float(np.median(np.abs(losses))))
-    return LOSS_RANGE / size if size > 0 else 1.0
+    return LOSS_RANGE / size if size > LEAST_SIZE else 1.0
 
 
 def _table(runs: Sequence[Sequence[Transition]], axis: Axis, unit: float) -> Table:

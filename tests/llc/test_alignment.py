@@ -225,6 +225,9 @@ def test_numbers_of_any_size():
     assert [one.support for one in align(runs).common] == [2]
     runs = [[replace(t, from_loss=1e99 * row, to_loss=-1e-99) for t in run] for row, run in enumerate(runs)]
     assert len(align(runs, "loss").runs) == 3
+    tiny = [[replace(t, from_loss=1e-320 * row, to_loss=0.0) for t in run] for row, run in enumerate(runs)]
+    with np.errstate(invalid="raise"):
+        assert len(align(tiny, "loss").runs) == 3
 
 
 def at_loss(speed: np.ndarray, losses: np.ndarray, sizes: np.ndarray) -> list[Transition]:
