@@ -20,7 +20,8 @@ from bench.load import ROOT, Bench, bench
 
 DOCUMENT = ROOT / "docs" / "queries.md"
 
-SERIES, STAGES = 2500, 40
+SERIES, STAGES = 10_000, 10
+"""The published runs have five transitions each."""
 CHECKPOINTS = 200
 """Of the series whose curve is asked about."""
 REPEATS = 60
@@ -82,7 +83,7 @@ def questions(series: str, job: str, unlike: list[str]) -> dict[str, tuple[str, 
         "transitions of a series": (f"/v1/series/{series}/transitions", {"job": job}),
         "transitions of all, newest": (everywhere, {}),
         "… of type B, at least .9": (everywhere, {"type": "B", "min_probability": 0.9}),
-        "… in a range of steps": (everywhere, {"from_step": 20_000, "to_step": 21_000}),
+        "… in a range of steps": (everywhere, {"from_step": 5_000, "to_step": 6_000}),
         "… of the largest percent": (everywhere, {"min_delta_llc": 99}),
         "… of one seed": (everywhere, {"tag": "seed:77"}),
         "… of an optimizer": (everywhere, {"tag": "optimizer:muon", "type": "A"}),
@@ -91,7 +92,7 @@ def questions(series: str, job: str, unlike: list[str]) -> dict[str, tuple[str, 
         "… that always survive": (everywhere, {"min_survival": 1}),
         "… by all of these": (
             everywhere,
-            {"type": "B", "min_probability": 0.95, "from_step": 9000, "tag": "optimizer:sgd", "min_delta_llc": 90},
+            {"type": "B", "min_probability": 0.95, "from_step": 3000, "tag": "optimizer:sgd", "min_delta_llc": 90},
         ),
         "two checkpoints compared": (f"/v1/series/{series}/compare", {"from_step": 0, "to_step": 2000, "job": job}),
         "what changes at a series' transitions": (f"/v1/series/{series}/evidence", {"job": job}),
