@@ -98,13 +98,14 @@ def get_alignment_figure(
     """What `GET /v1/alignment` answers, as `lambdahat align --output` draws it."""
     # They take a second to import, which only a picture is worth.
     from lambdahat.aligned import Alignment
+    from lambdahat.errors import LambdahatError
     from lambdahat.plot_alignment import drawn_alignment
 
-    found = get_alignment(key, shared, series, tag, axis)
-    if not found.runs:
-        raise InputError("nothing_to_draw", "none of these series has stages yet", "POST /v1/jobs first")
-    picture = drawn_alignment(Alignment.model_validate(found.model_dump()), format)
-    return Response(picture, media_type=MEDIA_TYPES[format])
+    found = Alignment.model_validate(get_alignment(key, shared, series, tag, axis).model_dump())
+    try:
+        return Response(drawn_alignment(found, format), media_type=MEDIA_TYPES[format])
+    except LambdahatError as error:
+        raise InputError("nothing_to_draw", error.detail, "POST /v1/jobs first") from None
 
 
 def _answer(found: Sequence[store.Run], losses: Mapping[str, store.Losses], axis: Axis) -> AlignmentOut:

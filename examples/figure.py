@@ -28,7 +28,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
-from lambdahat.drawing import STYLE, TYPE_COLOURS, TYPE_NAMES
+from lambdahat.drawing import STYLE, TYPE_COLOURS, TYPE_NAMES, middle_step
 from lambdahat.objects import Curve, Stage
 
 HERE = Path(__file__).parent
@@ -203,7 +203,7 @@ def shade(above: Axes, below: Axes, transitions: Sequence[Stage]) -> None:
         colour = TYPE_COLOURS[transition.type]
         for axes in (above, below):
             axes.axvspan(transition.from_step, transition.to_step, color=colour, alpha=0.16, linewidth=0, zorder=0)
-        middle = np.expm1((np.log1p(transition.from_step) + np.log1p(transition.to_step)) / 2)
+        middle = middle_step(transition.from_step, transition.to_step)
         look = {"ha": "center", "va": "bottom", "fontsize": 10, "fontweight": "bold", "color": colour}
         place = {"xycoords": ("data", "axes fraction"), "xytext": (0, 3), "textcoords": "offset points"}
         above.annotate(transition.type or "·", (middle, 1.0), **place, **look)

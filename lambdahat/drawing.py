@@ -82,6 +82,11 @@ def set_title(axes: "Axes", title: str, pad: float) -> None:
     axes.set_title(words, loc="left", fontsize=11, fontweight="bold", pad=pad, parse_math=False)
 
 
+def middle_step(start: float, stop: float) -> float:
+    """Half way between two steps, as the axis of steps shows them."""
+    return float(np.expm1((np.log1p(start) + np.log1p(stop)) / 2))
+
+
 def set_steps(axes: "Axes", steps: Sequence[int]) -> None:
     """log(step + 1), so that step 0 has a place."""
     axes.set_xscale("function", functions=(np.log1p, np.expm1))

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from lambdahat.drawing import TYPE_COLOURS, TYPE_NAMES, drawn, set_steps, set_title, write_picture
+from lambdahat.drawing import TYPE_COLOURS, TYPE_NAMES, drawn, middle_step, set_steps, set_title, write_picture
 from lambdahat.errors import LambdahatError
 
 if TYPE_CHECKING:
@@ -155,10 +155,9 @@ def _label(axes: "Axes", transitions: "Sequence[Stage]") -> None:
             if low is not None and high is not None:
                 line = {"color": TYPE_COLOURS[transition.type], "linewidth": 2.2, "solid_capstyle": "butt"}
                 axes.plot([low, high], [1, 1], transform=axes.get_xaxis_transform(), clip_on=False, **line)
-        middle = np.expm1((np.log1p(transition.from_step) + np.log1p(transition.to_step)) / 2)
         axes.annotate(
             transition.type or "·",
-            (middle, 1.0),
+            (middle_step(transition.from_step, transition.to_step), 1.0),
             xycoords=("data", "axes fraction"),
             xytext=(0, 3),
             textcoords="offset points",

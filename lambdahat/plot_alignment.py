@@ -5,11 +5,10 @@ from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from lambdahat.drawing import TYPE_COLOURS, TYPE_NAMES, drawn, set_steps, set_title, write_picture
+from lambdahat.drawing import TYPE_COLOURS, TYPE_NAMES, drawn, middle_step, set_steps, set_title, write_picture
 from lambdahat.errors import LambdahatError
 
 if TYPE_CHECKING:
@@ -93,11 +92,11 @@ def _draw_common(axes: "Axes", alignment: "Alignment") -> None:
 
 def _draw_run(axes: "Axes", alignment: "Alignment", run: "AlignedRun", row: int, *, has_numbers: bool) -> None:
     said = {far.transition: far.what for far in run.far} | {one.transition: "reversed" for one in run.reversed}
+    numbers = {place: number for number, place in enumerate(run.matched, start=1)}
     bars: list[Bar] = []
     for place, transition in enumerate(run.transitions):
-        is_common = place in run.matched
-        bars.append(Bar(*_ends(transition), transition.type, is_filled=is_common))
-        number = f"{run.matched.index(place) + 1}" if is_common and has_numbers else ""
+        bars.append(Bar(*_ends(transition), transition.type, is_filled=place in numbers))
+        number = numbers.get(place, "") if has_numbers else ""
         if words := f"{number} {said.get(place, '')}".strip():
             _say(axes, row, _middle(alignment, *_ends(transition)), words)
     _draw_bars(axes, row, bars)
@@ -141,7 +140,7 @@ def _middle(alignment: "Alignment", start: float, stop: float, tempo: float = 1.
     """Of two places on the axis, for a run that takes so many times as long."""
     if alignment.axis == "loss":
         return (start + stop) / 2
-    return float(np.expm1((np.log1p(start) + np.log1p(stop)) / 2 + np.log(tempo)))
+    return tempo * (middle_step(start, stop) + 1) - 1
 
 
 def _common_ends(common: "CommonTransition") -> tuple["Spread", "Spread"]:

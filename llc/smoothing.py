@@ -165,7 +165,7 @@ class _Chain:
         floor = np.maximum(self.s[1:], self.s[:-1]) ** 2
         self._least_q = np.maximum(3e-6 * floor, 12 * FINEST * floor / h**3)
         self._tau, self._omega = _HalfCauchy(), None if is_first else _HalfCauchy(self._n - 1)
-        self.own, self.kappa2 = np.ones(self._n - 1), 1.0
+        self.own, self.kappa2 = np.ones(()), 1.0
         self.weights, self._may_be_wild = known * 1.0, known.copy()
         self.weights[known] = _first_weights(self.y[known], self.s[known])
         self._may_be_wild[known] = _is_alone(self.y[known], self.s[known])
@@ -234,12 +234,12 @@ class _Chain:
 
     def draw_scales(self, lambda2: Floats) -> None:
         """τ and, if it has them, ω, given the curve and λ."""
-        squares, omega2 = self.squares / lambda2, 1.0
+        squares, omega2 = self.squares / lambda2, np.ones(())
         if self._omega is not None:
             self._omega.draw(squares / self._tau.square, 2, self._generator)
             omega2 = self._omega.square
         self._tau.draw((squares / omega2).sum(), 2 * len(squares), self._generator)
-        self.own = self._tau.square * omega2 * np.ones(len(squares))
+        self.own = self._tau.square * omega2
 
     def draw_noise(self, is_warm: bool) -> None:
         """κ and each point's weight given the curve: t₈ as a mixture of normals, or a point that is wrong. Until the
