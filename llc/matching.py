@@ -29,7 +29,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from llc.needleman_wunsch import needleman_wunsch
+from llc.needleman_wunsch import Alignments
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -129,7 +129,7 @@ class Matching:
     def _medoid(self) -> Table:
         tried = _some(len(self.rows), MAX_MEDOIDS)
         cost = self._cost(self.table, self.table.at((tried, None)))
-        totals, _ = needleman_wunsch(cost, self.gap * self.real, self.gap * self.real[tried, None])
+        totals = Alignments(cost, self.gap * self.real, self.gap * self.real[tried, None]).total
         medoid = tried[np.argmin(totals.sum(axis=1))]
         return self.table.at((medoid, self.real[medoid]))
 
@@ -146,11 +146,12 @@ class Matching:
         """Align every run, at the best of its shifts (tried, runs), and learn from it."""
         table = Table(*(np.broadcast_to(column, (len(shifts), *column.shape)) for column in self.table))
         cost = self._cost(table._replace(ends=table.ends - shifts[..., None, None]), self.common)
-        totals, ways = needleman_wunsch(cost, self.gap * self.real, np.full(len(self.common.sign), self.gap))
+        alignments = Alignments(cost, self.gap * self.real, np.full(len(self.common.sign), self.gap))
+        totals = alignments.total
         if len(shifts) > 1:
             totals = totals + np.log1p(np.square(shifts / SHIFT_SPREAD))
         best: Ints = np.argmin(totals, axis=0)
-        ways = ways[best, self.rows]
+        ways = alignments.matched(best, self.rows)
         keep = np.sum(ways >= 0, axis=0) >= self.least
         self.matched, self.common = ways[:, keep], self.common.at(keep)
         self._learn(np.broadcast_to(shifts, totals.shape)[best, self.rows])

@@ -10,7 +10,7 @@ import pytest
 from bench.families import plant, planted_columns, score, transition
 from llc.alignment import align
 from llc.matching import Transition
-from llc.needleman_wunsch import needleman_wunsch
+from llc.needleman_wunsch import Alignments
 
 
 def test_what_is_common_is_found_again_and_the_odd_run_is_named():
@@ -298,7 +298,8 @@ def test_the_cheapest_of_all_alignments():
             generator.random((3, items, columns)) < 0.3, np.inf, generator.exponential(2, (3, items, columns))
         )
         skip, gap = generator.exponential(1, (3, items)), generator.exponential(1, columns)
-        totals, ways = needleman_wunsch(cost, skip, gap)
+        alignments = Alignments(cost, skip, gap)
+        totals, ways = alignments.total, alignments.matched(np.arange(3))
         for one in range(3):
             assert totals[one] == pytest.approx(slowest(cost[one], skip[one], gap))
             matched = ways[one] >= 0
