@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, Field
 
-from llc.matching import Floats, Matching, Transition, robust
+from llc.matching import Bools, Floats, Matching, Transition, robust
 
 FAR = 3.5
 TEMPO_SPREAD = 0.2  # of log tempo, at least: no run is slow that takes less than twice as long as the usual one
@@ -82,7 +82,8 @@ def _run(matching: Matching, z: Floats, row: int, run: Sequence[Transition], nam
     matched = [int(i) if i >= 0 else None for i in matching.matched[row]]
     missing = [k for k, i in enumerate(matched) if i is None]
     extra = [i for i in range(len(run)) if i not in matched]
-    turned = [Reversed(transition=i, common=k) for k in missing for i in extra if _is_reversed(matching, row, i, k)]
+    against = _goes_against(matching, row)
+    turned = [Reversed(transition=i, common=k) for k in missing for i in extra if against[i, k]]
     far = [one for k in np.flatnonzero((z[row] > FAR).any(axis=1)) for one in _far(matching, z, row, int(k))]
     tempo, tempo_z = float(matching.tempo[row]), _tempo_z(matching, row)
     has, of = (matching.matched >= 0).sum(axis=0), len(matching.matched)
@@ -106,12 +107,12 @@ def _run(matching: Matching, z: Floats, row: int, run: Sequence[Transition], nam
     )
 
 
-def _is_reversed(matching: Matching, row: int, item: int, common: int) -> bool:
-    """Whether a run's transition goes the other way than a common one, and overlaps with it."""
-    start, stop = matching.table.ends[row, item] - matching.shift[row]
-    other_start, other_stop = matching.common.ends[common]
-    other_way = matching.table.sign[row, item] != matching.common.sign[common]
-    return bool(other_way and start < other_stop and other_start < stop)
+def _goes_against(matching: Matching, row: int) -> Bools:
+    """Whether a run's transitions go the other way than common ones, and overlap with them: (transitions, common)."""
+    ends = matching.table.ends[row, :, None] - matching.shift[row]
+    other_way = matching.table.sign[row, :, None] == -matching.common.sign
+    overlaps = (ends[..., 0] < matching.common.ends[:, 1]) & (matching.common.ends[:, 0] < ends[..., 1])
+    return np.asarray(other_way & overlaps)
 
 
 def _far(matching: Matching, z: Floats, row: int, k: int) -> list[Far]:
