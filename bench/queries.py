@@ -8,10 +8,11 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
 import httpx
 import numpy as np
@@ -22,8 +23,8 @@ DOCUMENT = ROOT / "docs" / "queries.md"
 
 SERIES, STAGES = 10_000, 10
 """The published runs have five transitions each."""
-CHECKPOINTS = 200
-"""Of the series whose curve is asked about."""
+CHECKPOINTS, CURVES = 200, 21
+"""Of each series whose curve is asked about, and how many those are."""
 REPEATS = 60
 GOAL_MS = 50
 
@@ -63,15 +64,16 @@ WITH posted AS (
     INSERT INTO checkpoints (id, tenant_id, series_id, step, blob, metrics)
     SELECT 'ckp_' || md5(s.id || n), s.tenant_id, s.id, 200 * n, (SELECT blob FROM checkpoints LIMIT 1),
            jsonb_build_object('accuracy', random(), 'learning_rate', random())
-    FROM series s, generate_series(0, %(checkpoints)s - 1) n WHERE s.id = %(series)s RETURNING *
+    FROM series s, generate_series(0, %(checkpoints)s - 1) n WHERE s.id = ANY(%(series)s) RETURNING *
 ), shard AS (
     INSERT INTO shards (id, job_id, ordinal, checkpoint_ids, state)
-    VALUES ('shd_' || md5(%(job)s), %(job)s, 0, '[]', 'succeeded') RETURNING *
+    SELECT 'shd_' || md5(id), id, 0, '[]', 'succeeded' FROM jobs WHERE series_id = ANY(%(series)s) RETURNING *
 )
 INSERT INTO results (job_id, checkpoint_id, measure, shard_id, fence, quantities, details, verdict, reason)
 SELECT s.job_id, p.id, measure, s.id, 1,
        jsonb_build_object(measure, jsonb_build_object('value', random(), 'std_error', random())), '{}', 'ok', ''
-FROM shard s, posted p, unnest(ARRAY['loss', 'llc', 'hessian']) measure
+FROM shard s JOIN jobs j ON j.id = s.job_id JOIN posted p ON p.series_id = j.series_id,
+     unnest(ARRAY['loss', 'llc', 'hessian']) measure
 """
 
 
@@ -101,33 +103,80 @@ def questions(series: str, job: str, unlike: list[str]) -> dict[str, tuple[str, 
     }
 
 
-def measure(of: Bench) -> Iterator[tuple[str, float, float, int]]:
-    """Each question with its median and 99th percentile in ms, and how many came back."""
+SQL: Mapping[str, LiteralString] = {
+    "`stage`: of a series": "SELECT * FROM stage WHERE series_id = %(series)s",
+    "`stage`: the surest Bs of all": """SELECT series_name, from_step, to_step, delta_llc, probability_b FROM stage
+        WHERE kind = 'transition' AND probability_b > 0.9 ORDER BY abs(delta_llc) DESC LIMIT 50""",
+    "`stage`: how many of each type": "SELECT type, count(*) FROM stage WHERE kind = 'transition' GROUP BY type",
+    "`llc_curve`: of a series": """SELECT step, value, std_error FROM llc_curve
+        WHERE series_id = %(series)s AND quantity = 'llc' ORDER BY step""",
+}
+"""Questions of the two views that docs/how.md names."""
+
+
+Row = tuple[str, float, float, int]
+"""A question with its median and 99th percentile in ms, and how many came back."""
+
+
+def fill(of: Bench) -> list[tuple[str, str]]:
+    """The series with a curve, and their jobs."""
     model = of.client.create_model("small", {"family": "mlp", "widths": [3, 4, 2]})
     data = of.client.create_dataset("xy", x=np.zeros((8, 3), np.float32), y=np.zeros(8, np.int64))
     like = of.client.create_series("the first", model, data).id
     with of.database.transaction():
         of.database.execute(FILL, {"series": SERIES, "stages": STAGES, "like": like})
-    read = "SELECT series_id, job_id FROM stages ORDER BY job_id LIMIT 1"
-    series, job = of.database.execute(read).fetchone() or ("", "")
-    of.database.execute(CURVE, {"series": series, "job": job, "checkpoints": CHECKPOINTS})
+    read = "SELECT DISTINCT series_id, job_id FROM stages ORDER BY job_id LIMIT %s"
+    found = of.database.execute(read, [CURVES]).fetchall()
+    of.database.execute(CURVE, {"series": [series for series, _ in found], "checkpoints": CHECKPOINTS})
+    of.database.commit()
     of.database.execute("ANALYZE")
     of.database.commit()
+    return [(series, job) for series, job in found]
+
+
+def timed(name: str, asks: Sequence[Callable[[], int]]) -> Row:
+    """Of asking each of these once, which all answer `name`."""
+    took, count = [], 0
+    for ask in asks:
+        start = time.perf_counter()
+        count = ask()
+        took.append(1000 * (time.perf_counter() - start))
+    return name, statistics.median(took), sorted(took)[int(0.99 * len(took))], count
+
+
+def measure(of: Bench) -> Iterator[Row]:
+    """Every question."""
+    (series, job), *others = fill(of)
     unlike = [row[0] for row in of.database.execute("SELECT max(id) FROM series GROUP BY tags -> 'group' LIMIT 20")]
     with httpx.Client(base_url=of.stack.url, headers={"Authorization": f"Bearer {of.stack.key}"}) as client:
+
+        def get(path: str, asked: Mapping[str, Any]) -> int:
+            found = client.get(path, params=dict(asked)).raise_for_status()
+            if not found.headers["content-type"].startswith("application/json"):
+                return 1
+            answer = found.json()
+            return len(answer.get("data", answer.get("runs", [answer])))
+
         for name, (path, asked) in questions(series, job, unlike).items():
-            took, count = [], 0
-            client.get(path, params=asked)  # opens what is opened once
-            for _ in range(REPEATS):
-                start = time.perf_counter()
-                answer = client.get(path, params=asked).raise_for_status()
-                took.append(1000 * (time.perf_counter() - start))
-                found = answer.json()
-                count = len(found.get("data", found.get("runs", [found])))
-            yield name, statistics.median(took), sorted(took)[int(0.99 * REPEATS)], count
+            ask = partial(get, path, asked)
+            ask()  # opens what is opened once
+            yield timed(name, [ask] * REPEATS)
+        figures = [partial(get, f"/v1/series/{one}/figure", {}) for one, _ in others]
+        yield timed("the picture of a series, when first asked for", figures)
+        yield timed("… and again", figures)
+        groups = [partial(get, "/v1/alignment/figure", {"tag": f"group:{n}"}) for n in range(1, CURVES)]
+        yield timed("the picture of an alignment of 20, first", groups)
+        yield timed("… and again", groups)
+    for name, query in SQL.items():
+        asks = [partial(_rows, of, query, {"series": series})] * REPEATS
+        yield timed(f"SQL, {name}", asks)
 
 
-def document(rows: list[tuple[str, float, float, int]]) -> str:
+def _rows(of: Bench, query: LiteralString, of_what: Mapping[str, str]) -> int:
+    return len(of.database.execute(query, of_what).fetchall())
+
+
+def document(rows: list[Row]) -> str:
     """docs/queries.md."""
     cores = os.cpu_count()
     lines = [f"| {name} | {count} | {median:.0f} ms | {late:.0f} ms |" for name, median, late, count in rows]

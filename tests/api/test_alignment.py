@@ -212,6 +212,14 @@ def test_the_picture(lab: Lab, seeds: list[str]) -> None:
     assert png.content.startswith(b"\x89PNG\r\n\x1a\n")
 
 
+def test_a_kept_picture_is_of_now(lab: Lab, seeds: list[str]) -> None:
+    first = words(lab, series=seeds)
+    assert words(lab, series=seeds) == first
+    assert lab.patch(f"/v1/series/{seeds[0]}", json={"name": "renamed"}).is_success
+    assert "renamed" in words(lab, series=seeds)
+    assert words(lab, series=seeds[:3]) != words(lab, series=seeds[:3], axis="loss")
+
+
 def test_the_picture_by_the_loss(lab: Lab, seeds: list[str]) -> None:
     found = words(lab, series=seeds[:3], axis="loss")
     assert "loss" in found
