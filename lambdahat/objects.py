@@ -278,7 +278,8 @@ class Phase(Object):
 class Comparison(Object):
     """n ΔL against Δλ log n, from a first checkpoint to a second: which of the two a posterior on n samples prefers.
 
-    critical_n: from here on it is the second (with its 90 % interval); None where it is the same at every n.
+    critical_n: from here on it is `preferred_beyond`, the phase of the lower loss; None where it is the same at every n.
+    critical_n_low … critical_n_high hold 90 %: from 1, at every n; high None: without bound.
     """
 
     series: str
@@ -299,6 +300,7 @@ class Comparison(Object):
     critical_n: float | None
     critical_n_low: float | None
     critical_n_high: float | None
+    preferred_beyond: Literal["first", "second"] | None
     probability_critical: float
     relative_llc: float | None
     caveat: str

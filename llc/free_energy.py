@@ -8,10 +8,10 @@ From phase 1 to phase 2 it changes by
 
     F₂ − F₁ = n (L₂ − L₁) + (λ₂ − λ₁) log n + O(1)
 
-so where the loss falls and λ rises they work against each other (type A), and phase 2 is preferred beyond the critical
-n*, where n* (L₁ − L₂) = (λ₂ − λ₁) log n*:
+so where one of loss and λ rises and the other falls they work against each other, and the phase of the lower loss, at a
+type A the second, is preferred beyond the critical n*, where n* ΔL = Δλ log n*:
 
-    n* = −(Δλ/ΔL) W₋₁(−ΔL/Δλ),   ΔL = L₁ − L₂ > 0, Δλ = λ₂ − λ₁ > 0,   if ΔL/Δλ < 1/e;
+    n* = −(Δλ/ΔL) W₋₁(−ΔL/Δλ),   ΔL = L₁ − L₂, Δλ = λ₂ − λ₁, of one sign,   if ΔL/Δλ < 1/e;
 
 else it is preferred at all n. Where both fall (type B), phase 2 is preferred at every n. The O(1) is not known, nor m:
 it can move n* by a third (Chen et al., arXiv 2310.06301: from 445 to 601 in the toy model of superposition), and more
@@ -60,9 +60,14 @@ class Comparison(BaseModel):
     probability_second: float
     driven_by: Literal["loss", "complexity", "both"] = Field(description="The term that is the reason.")
     predicted_type: Literal["A", "B"] | None = Field(description="A: for the loss alone; null: the first is preferred.")
-    critical_n: float | None = Field(description="From here on the second is preferred; null: at every n the same is.")
-    critical_n_low: float | None = Field(description="… to critical_n_high: its 90 % interval.")
-    critical_n_high: float | None
+    critical_n: float | None = Field(
+        description="Where the preference changes; null: at every n the same is preferred."
+    )
+    critical_n_low: float | None = Field(description="… to critical_n_high: its 90 % interval, from 1: at every n.")
+    critical_n_high: float | None = Field(description="null, where there is a critical n: there is no upper bound.")
+    preferred_beyond: Literal["first", "second"] | None = Field(
+        description="From the critical n on: the phase of the lower loss. null: there is none."
+    )
     probability_critical: float = Field(description="That there is a critical n.")
     relative_llc: float | None = Field(description="λ₂/λ₁.")
     caveat: str = CAVEAT
@@ -80,10 +85,9 @@ def compare(first: Phase, second: Phase, n: int) -> Comparison:
     complexity_error = log_n * float(np.hypot(first.llc_std_error, second.llc_std_error))
     change = loss_term + complexity_term
     losses, llcs = _drawn(first, second)
-    found = critical_n(losses, llcs)
-    exists = np.isfinite(found)
     best = critical_n(np.array([first.loss - second.loss]), np.array([second.llc - first.llc]))[0]
-    low, high = np.quantile(found[exists], INTERVAL) if exists.mean() > 0.5 else (np.nan, np.nan)
+    low, high = _interval(losses, llcs, lower=np.sign(first.loss - second.loss)) if np.isfinite(best) else (None, None)
+    beyond: Literal["first", "second"] = "second" if second.loss < first.loss else "first"
     preferred: Literal["first", "second"] = "second" if change < 0 else "first"
     driven_by = _driver(loss_term, complexity_term, change)
     predicted: dict[str, Literal["A", "B"]] = {"loss": "A", "complexity": "B", "both": "B"}
@@ -100,9 +104,10 @@ def compare(first: Phase, second: Phase, n: int) -> Comparison:
         driven_by=driven_by,
         predicted_type=predicted[driven_by] if preferred == "second" else None,
         critical_n=_finite(best),
-        critical_n_low=_finite(low) if np.isfinite(best) else None,
-        critical_n_high=_finite(high) if np.isfinite(best) else None,
-        probability_critical=float(exists.mean()),
+        critical_n_low=low,
+        critical_n_high=high,
+        preferred_beyond=beyond if np.isfinite(best) else None,
+        probability_critical=float(np.isfinite(critical_n(losses, llcs)).mean()),
         relative_llc=second.llc / first.llc if first.llc > 0 else None,
     )
 
@@ -113,12 +118,22 @@ def critical_n(delta_loss: Floats, delta_llc: Floats) -> Floats:
     By the iteration n ← (Δλ/ΔL) log n from above, which is what W₋₁ is.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where((delta_loss > 0) & (delta_llc > 0), delta_llc / delta_loss, np.nan)
+        ratio = np.where(delta_loss * delta_llc != 0, delta_llc / delta_loss, np.nan)
     ratio = np.where(ratio > np.e, np.minimum(ratio, MAX_N), np.nan)
     n = 4 * ratio * np.log(ratio)
     for _ in range(400):  # slow only where ratio is all but e
         n = ratio * np.log(n)
     return n
+
+
+def _interval(delta_loss: Floats, delta_llc: Floats, lower: float) -> tuple[float | None, float | None]:
+    """Quantiles of the n beyond which one phase is preferred, the second if `lower` is 1, the first if it is −1: 1 in
+    draws where it is at every n, without bound where its loss is not the lower one.
+    """
+    found = np.nan_to_num(critical_n(delta_loss, delta_llc), nan=1.0)
+    found = np.where(lower * delta_loss > 0, found, np.inf)
+    low, high = np.quantile(found, INTERVAL, method="inverted_cdf")
+    return _finite(low), _finite(high)
 
 
 def _drawn(first: Phase, second: Phase) -> tuple[Floats, Floats]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llc.same import Extent
+from llc.same import pairs
 from llc.settings import StageSettings
 from llc.stages import Curve, Stage, read_stages
 
@@ -43,22 +43,28 @@ def read_with_members(
         report()
     if not readings:
         return stages
-    return [replace(stage, **survival(stage, readings)) if stage.kind == "transition" else stage for stage in stages]
+    whole = [stage for stage in stages if stage.kind == "transition"]
+    survived = iter(survivals(whole, readings))
+    return [replace(stage, **next(survived)) if stage.kind == "transition" else stage for stage in stages]
 
 
-def survival(transition: Stage, readings: Sequence[Sequence[Stage]]) -> dict[str, Any]:
-    """What becomes of a transition in the readings of the members: fields of its stage."""
-    own = Extent.of(asdict(transition))
-    found = [
-        next((other for other in reading if other.kind == "transition" and own.is_same(Extent.of(asdict(other)))), None)
-        for reading in readings
-    ]
-    there = [other for other in found if other is not None]
+def survivals(transitions: Sequence[Stage], readings: Sequence[Sequence[Stage]]) -> list[dict[str, Any]]:
+    """What becomes of each transition in the readings of the members: fields of its stage."""
+    rows = [asdict(transition) for transition in transitions]
+    there: list[list[Stage]] = [[] for _ in transitions]
+    for reading in readings:
+        others = [stage for stage in reading if stage.kind == "transition"]
+        for own, other in pairs(rows, [asdict(stage) for stage in others]).items():
+            there[own].append(others[other])
+    return [_survival(own, found, len(readings)) for own, found in zip(transitions, there, strict=True)]
+
+
+def _survival(transition: Stage, there: Sequence[Stage], members: int) -> dict[str, Any]:
     details = {
-        "members": len(readings),
+        "members": members,
         "survived": len(there),
         "survived_with_type": sum(other.type == transition.type for other in there),
         "from_steps": sorted(other.from_step for other in there),
         "to_steps": sorted(other.to_step for other in there),
     }
-    return {"survival": len(there) / len(readings), "details": transition.details | {"stability": details}}
+    return {"survival": len(there) / members, "details": transition.details | {"stability": details}}

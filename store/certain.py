@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from llc.same import Extent
+from llc.same import pairs
 from store.jobs import event
 from store.results import stages
 from store.tables import Event, Stage
@@ -39,21 +39,23 @@ def tell(session: Session, job_id: str) -> None:
         ).all()
     )
     now = certain(stages(session, job_id))
-    for transition in told:
-        if not any(is_same(transition, other) for other in now):
+    same = pairs(told, now)
+    for number, transition in enumerate(told):
+        if number not in same:
             event(session, job_id, WITHDRAWN, dict(transition))
-    for transition in now:
-        if not any(is_same(transition, other) for other in told):
+    for number, transition in enumerate(now):
+        if number not in same.values():
             event(session, job_id, CERTAIN, dict(transition))
 
 
 def told_so_far(events: Iterable[Sequence[Any]]) -> list[Transition]:
-    """What stands of these events, (kind, transition) each."""
+    """What stands of these events, (kind, transition) each. What is withdrawn is named as it was told."""
     told: list[Transition] = []
     for kind, transition in events:
-        told = [other for other in told if not is_same(transition, other)]
         if kind == CERTAIN:
             told.append(transition)
+        elif transition in told:
+            told.remove(transition)
     return told
 
 
@@ -64,8 +66,3 @@ def certain(found: Sequence[Stage]) -> list[Transition]:
         for stage in found
         if stage.type is not None and stage.to_step_high is not None and stage.to_step_high < found[-1].to_step
     ]
-
-
-def is_same(one: Transition, other: Transition) -> bool:
-    """Whether these are one transition, in two readings: of one type as well."""
-    return one["type"] == other["type"] and Extent.of(one).is_same(Extent.of(other))

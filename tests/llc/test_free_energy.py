@@ -20,7 +20,7 @@ def test_the_critical_n_is_lambert_s(ratio: float):
     assert found * 0.02 == pytest.approx(0.02 * ratio * math.log(found))
 
 
-@pytest.mark.parametrize(("loss", "llc"), [(1.0, 2.7), (1.0, -3.0), (-1.0, 3.0), (0.0, 3.0), (1.0, 0.0)])
+@pytest.mark.parametrize(("loss", "llc"), [(1.0, 2.7), (-1.0, -2.7), (1.0, -3.0), (-1.0, 3.0), (0.0, 3.0), (1.0, 0.0)])
 def test_there_may_be_none(loss: float, llc: float):
     assert np.isnan(critical_n(np.array([loss]), np.array([llc]))).all()
 
@@ -35,6 +35,33 @@ def test_a_lower_loss_wins_beyond_the_critical_n_and_a_lower_llc_before():
     assert (before.preferred, before.driven_by, before.predicted_type) == ("first", "complexity", None)
     assert (after.preferred, after.driven_by, after.predicted_type) == ("second", "loss", "A")
     assert after.relative_llc == pytest.approx(8.5 / 7)
+
+
+def test_a_lower_llc_at_a_higher_loss_wins_before_the_critical_n():
+    """The same two phases the other way round."""
+    five, six = phase(0.069, 7.0, 0.001, 0.1), phase(0.048, 8.5, 0.001, 0.1)
+    there, back = compare(five, six, 100), compare(six, five, 100)
+    assert back.critical_n == there.critical_n
+    assert (there.preferred_beyond, back.preferred_beyond) == ("second", "first")
+    assert (there.critical_n_low, there.critical_n_high) == pytest.approx(
+        (back.critical_n_low, back.critical_n_high), rel=0.05
+    )
+    assert back.probability_critical == pytest.approx(1)
+    before, after = compare(six, five, 350), compare(six, five, 600)
+    assert (before.preferred, before.driven_by, before.predicted_type) == ("second", "complexity", "B")
+    assert (after.preferred, after.driven_by, after.predicted_type) == ("first", "loss", None)
+
+
+def test_where_the_lower_loss_is_not_sure_the_critical_n_has_no_bound():
+    found = compare(phase(0.07, 7, 0.02, 0.1), phase(0.05, 8.5, 0.02, 0.1), 1000)
+    assert found.critical_n is not None
+    assert found.probability_critical == pytest.approx(0.76, abs=0.03)  # that ΔL > 0: Φ(1/√2)
+    assert found.critical_n_low is not None
+    assert found.critical_n_low < found.critical_n
+    assert found.critical_n_high is None
+    sure_of_none = compare(phase(0.07, 7, 0.001, 1.0), phase(0.05, 7.3, 0.001, 1.0), 1000)
+    assert (sure_of_none.critical_n_low, sure_of_none.preferred_beyond) == (1, "second")
+    assert sure_of_none.critical_n_high is not None
 
 
 def test_where_both_fall_the_second_is_preferred_at_every_n():

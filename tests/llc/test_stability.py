@@ -13,7 +13,7 @@ from llc.evaluate import evaluate
 from llc.exact import quadratic_llc
 from llc.members import at_scale, factors, settings_of
 from llc.settings import LLCSettings, MeasureSettings, SGLDSettings, StabilitySettings, StageSettings
-from llc.stability import kept, read_with_members
+from llc.stability import kept, read_with_members, survivals
 from llc.stages import Curve, Stage
 from tests.llc.problems import OracleObjective
 from tests.oracles import Quadratic
@@ -84,6 +84,9 @@ def test_a_schedule_is_thinned_but_for_its_ends():
 
 # Survival -------------------------------------------------------------------------------------------------------------
 
+ENDS = ("from_step", "from_step_low", "from_step_high", "to_step", "to_step_low", "to_step_high")
+PROBABILITIES = {"probability_a": 1.0, "probability_b": 0.0, "probability_neither": 0.0}
+LOSS = {"delta_loss": -1.0, "delta_loss_std_error": 0.1, "reason": ""}
 STEPS = np.unique(np.concatenate([[0], np.geomspace(1, 3000, 50).round()])).astype(np.int64)
 X = np.log1p(STEPS)
 
@@ -121,6 +124,17 @@ def test_one_elsewhere_or_the_other_way_is_not_the_same():
     here = rise(2, 3, 20)
     found = transitions(here, [rise(5, 6, 20), 20 - here, here])
     assert [stage.survival for stage in found] == [pytest.approx(1 / 3)]
+
+
+def test_two_that_a_member_has_as_one_do_not_both_survive():
+    def stage(*steps: int) -> Stage:
+        place = dict(zip(ENDS, steps, strict=True))
+        return Stage("transition", "A", **place, **PROBABILITIES, delta_llc=5.0, delta_llc_std_error=0.1, **LOSS)
+
+    first, second = stage(100, 90, 110, 200, 190, 230), stage(220, 190, 240, 400, 380, 420)
+    merged = stage(100, 90, 110, 400, 380, 420)
+    found = survivals([first, second], [[merged], [first, second], [second, first]])
+    assert sorted(one["survival"] for one in found) == pytest.approx([2 / 3, 1])
 
 
 def test_without_an_ensemble_nothing_is_said():

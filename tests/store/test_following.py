@@ -248,7 +248,8 @@ def test_only_stages_that_failed_are_read_again(jobs: Jobs) -> None:
 
 def transition(from_step: int, to_step: int, type: str | None = "A") -> dict[str, Any]:
     ends = {"from_step_low": from_step, "from_step_high": from_step, "to_step_low": to_step, "to_step_high": to_step}
-    return stage() | {"id": new_id("stg"), "type": type, "from_step": from_step, "to_step": to_step} | ends
+    about = {"type": type, "from_step": from_step, "to_step": to_step, "delta_llc": -8.0 if type == "B" else 8.0}
+    return stage() | {"id": new_id("stg")} | about | ends
 
 
 def plateau(from_step: int, to_step: int) -> dict[str, Any]:
@@ -296,3 +297,13 @@ def test_one_that_is_gone_is_taken_back(reads: Callable[..., Any]) -> None:
     assert reads(plateau(0, 40)) == [("withdrawn", 5)]
     assert reads(plateau(0, 50)) == []
     assert reads(transition(5, 20), plateau(20, 60)) == [("certain", 5)]
+
+
+def test_neighbours_whose_intervals_overlap_are_told_of_each(reads: Callable[..., Any]) -> None:
+    """A near-plateau between two rises, of which nobody knows well where it is."""
+    first = transition(10, 100) | {"from_step_low": 8, "to_step_high": 400}
+    second = transition(100, 1000) | {"from_step_low": 25, "to_step_high": 1100}
+    assert reads(first, plateau(100, 2000)) == [("certain", 10)]
+    assert reads(first, second, plateau(1000, 2000)) == [("certain", 100)]
+    assert reads(transition(11, 100), transition(100, 1000), plateau(1000, 2000)) == []
+    assert reads(plateau(0, 2000)) == [("withdrawn", 10), ("withdrawn", 100)]
