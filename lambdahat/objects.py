@@ -278,7 +278,7 @@ class Phase(Object):
 class Comparison(Object):
     """n ΔL against Δλ log n, from a first checkpoint to a second: which of the two a posterior on n samples prefers.
 
-    critical_n: from here on it is `preferred_beyond`, the phase of the lower loss; None where it is the same at every n.
+    critical_n: from here on `preferred_beyond`, the phase of the lower loss; None where it is the same at every n.
     critical_n_low … critical_n_high hold 90 %: from 1, at every n; high None: without bound.
     """
 

@@ -16,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, Field
+from scipy.special import gammainc
 
 from llc.matching import Bools, Floats, Matching, Transition, robust
 
@@ -135,7 +136,7 @@ def _tempo_z(matching: Matching, row: int) -> float:
 
 def _chance(differences: float, usual: float) -> float:
     """Of so many differences or more, where a run usually has `usual`."""
-    return 1 - sum(math.exp(-usual) * usual**j / math.factorial(j) for j in range(int(differences)))
+    return float(gammainc(int(differences), usual))
 
 
 def _why(far: Far, transition: Transition, by_steps: bool) -> str:

@@ -6,7 +6,8 @@ With x = log(step + c), a transition from a to b, and y_i a curve with standard 
 
 before: the last NEAR checkpoints up to a, after: the first NEAR from b on, neither beyond a neighbouring transition's
 middle; w_i alike, with sum 1. A curve without errors has the s that its own roughness tells: a robust scale of what
-each point is off the line between its neighbours, at x_i = (1 − t) x_{i−1} + t x_{i+1}, over √(1 + (1 − t)² + t²).
+each point is off the line between its neighbours, at x_i = (1 − t) x_{i−1} + t x_{i+1}, over √(1 + (1 − t)² + t²):
+that of the whole curve, or, where it is more than UNEVEN times that, of the AROUND points there.
 
 A curve *changes* at a transition if |change| is beyond `min_z` standard errors, and `plateau_share` of its range.
 """
@@ -23,6 +24,8 @@ Floats = NDArray[np.float64]
 
 NEAR = 3
 ROBUST = 1.4826  # the standard deviation of a normal whose median absolute deviation is 1
+AROUND = 15  # most of these are not at a bend
+UNEVEN = 2.5  # times the whole curve's: less may be chance
 LEAST = 1e-9  # of a curve's range: the standard error of one that is smooth to the last digit
 MAX = 1e150  # beyond, squares are no numbers any more
 
@@ -56,7 +59,7 @@ def changes_at(
     if len(y) < 3:
         return [None] * len(transitions)
     span = float(np.ptp(y))
-    s = np.full(len(y), _roughness(x, y)) if s is None else s[known]
+    s = _roughness(x, y) if s is None else s[known]
     s = np.maximum(s, max(LEAST * span, 1 / MAX))
     ends = np.log(np.array(transitions, dtype=np.float64).reshape(-1, 2) + settings.step_offset)
     middles = ends.mean(axis=1)
@@ -78,8 +81,11 @@ def _change(
     return Change(value, error, share, z, abs(z) > settings.min_z and share > settings.plateau_share)
 
 
-def _roughness(x: Floats, y: Floats) -> float:
-    """The standard error of each point of a curve that comes with none."""
+def _roughness(x: Floats, y: Floats) -> Floats:
+    """The standard error of each point of a curve that comes with none: (points,)."""
     t = (x[1:-1] - x[:-2]) / (x[2:] - x[:-2])
     off = (y[1:-1] - (1 - t) * y[:-2] - t * y[2:]) / np.sqrt(1 + (1 - t) ** 2 + t**2)
-    return ROBUST * float(np.median(np.abs(off)))
+    off = np.pad(np.abs(off), 1 + AROUND // 2, constant_values=np.nan)
+    near = ROBUST * np.nanmedian(np.lib.stride_tricks.sliding_window_view(off, AROUND), axis=1)
+    whole = ROBUST * float(np.nanmedian(off))
+    return np.where(near > UNEVEN * whole, near, whole)

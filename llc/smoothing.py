@@ -45,6 +45,7 @@ WILD = 30.0  # standard errors of a point that is wrong ...
 WILD_SHARE = 0.01  # ... and how many are
 ALONE = 3.0  # standard errors that such a point is away from those around it
 FINEST = 1e-9  # least variance of an interval's own change, as a share of s²: below it Cholesky would lose its digits
+COARSEST = 30.0  # median errors that a point counts as in that, at most: nothing is known of it, and much around it
 NUM_HALVINGS = 2  # of every interval, when the bridge is filled in
 
 
@@ -162,7 +163,8 @@ class _Chain:
         self._at = self._k * np.arange(self._n)
         # C⁻¹ of an interval's change, [[h³/3, h²/2], [h²/2, h]] q: entries of its three places.
         self._values, self._mixed, self._slopes = 12 / h**3, 6 / h**2, 4 / h
-        floor = np.maximum(self.s[1:], self.s[:-1]) ** 2
+        usual = np.minimum(self.s, COARSEST * np.median(self.s[known]))
+        floor = np.maximum(usual[1:], usual[:-1]) ** 2
         self._least_q = np.maximum(3e-6 * floor, 12 * FINEST * floor / h**3)
         self._tau, self._omega = _HalfCauchy(), None if is_first else _HalfCauchy(self._n - 1)
         self.own, self.kappa2 = np.ones(()), 1.0

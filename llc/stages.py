@@ -15,8 +15,8 @@ The method, in x = log(step + c):
    more. The flattest parts are taken first.
 5. *Types*, path by path. A: the LLC rises by δ and the loss falls. B: the LLC falls by δ and the loss changes only
    slightly: by at most `slight_loss_share` of the largest change of the loss in another transition in which the LLC
-   rises, or, without one, of its range over the run; or by less than `UNSEEN_LOSS` standard errors of a checkpoint's
-   loss. Neither: all else. A transition has a type that has `min_probability`.
+   rises, or, without one, of its range over the run; or by less than `UNSEEN_LOSS` standard errors of this change.
+   Neither: all else. A transition has a type that has `min_probability`.
 6. *Intervals* of both ends hold 90 %. What happens between two checkpoints nobody sees, and a path's shape there is the
    process's, not the network's: so each side of an interval is made wider by `WIDENING`, and, in squares, by `UNSEEN`
    of the checkpoints' distance. The two numbers were set on planted curves; `make bench-stages` tests them on others.
@@ -44,7 +44,7 @@ FLAT_CANDIDATES = 50  # ends of flat parts that are tried in a move
 INTERVAL = (0.05, 0.95)
 WIDENING = 1.2
 UNSEEN = 0.3
-UNSEEN_LOSS = 2.0
+UNSEEN_LOSS = 3.0
 FOLLOWED = 5.0  # errors that the paths are away from an LLC, at most, which they have not taken for wrong
 MEDIAN_ERROR = 1.13  # four chains' standard errors have a median of 1/1.13 of the true one: √(median of χ²₃ / 3)
 OWN_DOF, AROUND_DOF = 3, 8  # what a point's own standard error counts for, and the median of those around it
@@ -55,10 +55,10 @@ class Stage:
     """A stretch of training: a plateau, or a transition between two.
 
     from_step and to_step are medians of the paths, low … high hold 90 % of them; probabilities are of a transition's
-    types. A transition's ΔLLC is between the levels of the plateaus at its ends, all other changes are from start to
-    end. None where the curve does not say. details: numbers behind the reading, such as a plateau's level, and
-    `steps_wanted`, where one more checkpoint would tell most of a transition's ends. survival: the share of an
-    ensemble's members that have the transition (`llc.stability`); None without one.
+    types. A transition's ΔLLC is between the levels of the plateaus at its ends, its Δloss between the checkpoints
+    around them; all other changes are from start to end. None where the curve does not say. details: numbers behind the
+    reading, such as a plateau's level, and `steps_wanted`, where one more checkpoint would tell most of a transition's
+    ends. survival: the share of an ensemble's members that have the transition (`llc.stability`); None without one.
     """
 
     kind: Literal["plateau", "transition"]
@@ -141,7 +141,13 @@ def _errors(curve: Curve) -> Floats:
     around = np.lib.stride_tricks.sliding_window_view(np.pad(s, 4, constant_values=np.nan), 9)
     usual = MEDIAN_ERROR * np.nanmedian(around, axis=1)
     pooled = np.sqrt((OWN_DOF * s**2 + AROUND_DOF * usual**2) / (OWN_DOF + AROUND_DOF))
-    return np.maximum(pooled, max(1e-6 * float(np.ptp(curve.llc)), 1e-100))
+    return np.maximum(pooled, _least_error(curve.llc))
+
+
+def _least_error(y: Floats) -> float:
+    """Of values whose own may be 0: a share of their range, in which a few that are wild don't count for much."""
+    around = np.lib.stride_tricks.sliding_window_view(np.pad(y, 3, constant_values=np.nan), 7)
+    return max(1e-6 * float(np.ptp(np.nanmedian(around, axis=1))), 1e-15 * float(np.ptp(y)), 1e-100)
 
 
 class _Reading:
@@ -159,7 +165,6 @@ class _Reading:
         self.seen = self._believed(errors)
         self.least = settings.min_share * float(np.ptp(self.llc.value.mean(axis=0)))
         self.loss_span = float(np.ptp(self.loss.value.mean(axis=0))) if self.loss else np.nan
-        self.unseen_loss = UNSEEN_LOSS * float(np.nanmedian(curve.loss_std_error)) if self.loss else np.nan
         self.moves = self._moves()
         self.loss_changes = [self._loss_change(*self._seen(move)) for move in range(self.moves.count)]
 
@@ -169,8 +174,7 @@ class _Reading:
         known = np.isfinite(loss) & np.isfinite(s)
         if known.sum() < 3:
             return smooth(self.x, [llc], generator)[0], None
-        least = max(1e-6 * float(np.ptp(loss[known])), 1e-100)
-        beside = Points(np.where(known, loss, np.nan), np.maximum(s, least))
+        beside = Points(np.where(known, loss, np.nan), np.maximum(s, _least_error(loss[known])))
         paths, loss_paths = smooth(self.x, [llc, beside], generator)
         return paths, loss_paths.between(*self.x[known][[0, -1]])
 
@@ -334,9 +338,11 @@ class _Reading:
             return None, _none_of(PROBABILITIES), f"{rises}; the loss, with its error, is not known at both ends"
         yardstick = self._yardstick(move)
         a = float(np.mean((change > self.least) & (loss < 0)))
-        slight = np.maximum(self.settings.slight_loss_share * yardstick, self.unseen_loss)
+        slight = np.maximum(self.settings.slight_loss_share * yardstick, UNSEEN_LOSS * loss.std())
         b = float(np.mean((change < -self.least) & (np.abs(loss) <= slight)))
-        probabilities: dict[str, float | None] = dict(zip(PROBABILITIES, (a, b, 1 - a - b), strict=True))
+        # Shares of the paths, which 1 − a − b may miss by a bit below 0.
+        neither = round((1 - a - b) * len(change)) / len(change)
+        probabilities: dict[str, float | None] = dict(zip(PROBABILITIES, (a, b, neither), strict=True))
         type_: Type | None = "A" if a >= self.settings.min_probability else None
         type_ = "B" if b >= self.settings.min_probability else type_
         if np.median(change) > 0:

@@ -277,6 +277,15 @@ def test_a_transition_at_another_loss_is_named():
     assert "at a loss 0.8 below the usual one" in align(runs, "loss").runs[2].reasons[0]
 
 
+def test_hundreds_of_differences():
+    def run(sign: int, shift: int) -> list[Transition]:
+        return [Transition(1000 * k + shift, 1000 * k + 900 + shift, 10.0 * sign) for k in range(1, 51)]
+
+    found = align([run(1, 0), run(1, 0), run(-1, 500)]).runs
+    assert found[2].differences > 171  # which no float has the factorial of
+    assert [one.verdict for one in found] == ["ok", "ok", "outlier"]
+
+
 def slowest(cost: np.ndarray, skip: np.ndarray, gap: np.ndarray) -> float:
     """The least cost of an alignment, by trying all."""
     items, columns = cost.shape

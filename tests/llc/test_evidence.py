@@ -52,6 +52,22 @@ def test_a_curve_changes_where_it_does_only():
     assert abs(not_there.z) < 4
 
 
+def test_a_curve_that_was_constant_for_long_has_the_noise_that_is_there():
+    quiet = 0.6 * X[-1] > X
+    found = []
+    for seed in range(200):
+        y = np.where(quiet, 0.0, np.random.default_rng(seed).standard_normal(len(X)))
+        (change,) = changes_at([(600, 1200)], STEPS.tolist(), y.tolist(), None, SETTINGS)
+        assert change is not None
+        assert 0.2 < change.std_error < 2
+        found.append(change.changes)
+    assert np.mean(found) < 0.02
+    first, second = changes(np.where(X < 2.5, 0.0, 1.0), None)
+    assert first is not None
+    assert second is not None
+    assert (first.changes, second.changes) == (True, False)
+
+
 @pytest.mark.parametrize("has_errors", [True, False])
 def test_noise_hardly_ever_changes(has_errors: bool):
     found = [
