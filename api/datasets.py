@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 from pydantic.config import JsonDict
 
 from api.dependencies import Reader, Shared
-from api.fields import Body, Id, Name, Sha256, Timestamp
+from api.fields import Body, CursorId, Name, Sha256, Timestamp
 from api.once import Once
 from api.paging import After, Limit, Page, page, position
 from api.problems import RESPONSES
@@ -48,7 +48,7 @@ class DatasetOut(BaseModel):
 
 
 _LIST = TypeAdapter(list[DatasetOut])
-_CURSOR = TypeAdapter(Id)
+_CURSOR = TypeAdapter(CursorId)
 
 
 def _show(rows: Sequence[Dataset]) -> list[DatasetOut]:

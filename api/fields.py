@@ -25,8 +25,8 @@ def _no_nul(text: str) -> str:
     return text
 
 
-def _scalar(value: Any) -> str | int | float | bool | None:
-    """One message for what is no scalar, where a union of types would give one for each."""
+def scalar(value: Any) -> str | int | float | bool | None:
+    """A tag's value. One message for what is none, where a union of types gives one for each. Raises: ValueError."""
     match value:
         case str():
             return _TEXT.validate_python(value)
@@ -55,10 +55,12 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterVali
 Text = Annotated[str, StringConstraints(max_length=2000), AfterValidator(_no_nul)]
 _TEXT: TypeAdapter[str] = TypeAdapter(Text)
 Id = Annotated[str, StringConstraints(max_length=100)]
+CursorId = Annotated[str, StringConstraints(pattern=r"^[a-z]{3}_[0-9a-f]{32}$")]
+"""As it stands in a cursor, which anybody may make up."""
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Step = Annotated[int, Field(ge=0, lt=MAX_STEP, strict=True)]
 Number = Annotated[float, Field(allow_inf_nan=False, strict=True)]
-Scalar = Annotated[Any, PlainValidator(_scalar, json_schema_input_type=str | float | bool | None)]
+Scalar = Annotated[Any, PlainValidator(scalar, json_schema_input_type=str | float | bool | None)]
 Tags = Annotated[dict[Name, Scalar], Field(max_length=64)]
 KeptTags = Annotated[Tags, BeforeValidator(_as_given)]
 """As they come from the database."""

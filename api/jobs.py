@@ -13,7 +13,7 @@ from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
 from api.dependencies import Reader, Shared, State, Writer
-from api.fields import Estimate, Id, Step, Timestamp
+from api.fields import CursorId, Estimate, Id, Name, Step, Timestamp
 from api.once import Once
 from api.paging import After, Limit, Page, page, position
 from api.problems import RESPONSES
@@ -142,8 +142,8 @@ class ResultOut(BaseModel):
     )
 
 
-_CURSOR = TypeAdapter(Id)
-_RESULT_CURSOR = TypeAdapter(tuple[Step, Id])
+_CURSOR = TypeAdapter(CursorId)
+_RESULT_CURSOR = TypeAdapter(tuple[Step, Name])
 
 
 def _show(session: Session, rows: Sequence[Job]) -> list[JobOut]:

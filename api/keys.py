@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from api.dependencies import Admin, Reader, Shared
-from api.fields import Body, Id, Name, Timestamp
+from api.fields import Body, CursorId, Name, Timestamp
 from api.paging import After, Limit, Page, page, position
 from api.problems import RESPONSES
 from api.reads import ReadRoute
@@ -74,7 +74,7 @@ class MadeKey(StoredKey):
 
 
 _LIST = TypeAdapter(list[StoredKey])
-_CURSOR = TypeAdapter(Id)
+_CURSOR = TypeAdapter(CursorId)
 
 
 def _show(rows: Sequence[ApiKey]) -> list[StoredKey]:

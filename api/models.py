@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from api.dependencies import Reader, Shared
-from api.fields import Body, Id, Name, Timestamp
+from api.fields import Body, CursorId, Name, Timestamp
 from api.once import Once
 from api.paging import After, Limit, Page, page, position
 from api.problems import RESPONSES
@@ -66,7 +66,7 @@ class ModelOut(ModelShape):
     created_at: Timestamp
 
 
-_CURSOR = TypeAdapter(Id)
+_CURSOR = TypeAdapter(CursorId)
 
 
 def _parameters(layout: Layout) -> list[Parameter]:

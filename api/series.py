@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from sqlalchemy.orm import Session
 
 from api.dependencies import Reader, Shared, Writer
-from api.fields import Body, Id, KeptTags, Name, Tags, Timestamp
+from api.fields import Body, CursorId, Id, KeptTags, Name, Tags, Timestamp
 from api.once import Once
 from api.paging import After, Limit, Page, page, position
 from api.problems import RESPONSES
@@ -59,7 +59,7 @@ class SeriesOut(BaseModel):
     created_at: Timestamp
 
 
-_CURSOR = TypeAdapter(Id)
+_CURSOR = TypeAdapter(CursorId)
 
 
 def _show(session: Session, rows: Sequence[Series]) -> list[SeriesOut]:

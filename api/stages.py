@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field, TypeAdapter
 
 from api.dependencies import Reader, Shared
-from api.fields import MAX_STEP, Estimate, Id, Name
+from api.fields import MAX_STEP, CursorId, Estimate, Name
 from api.of_series import JobId, chosen_job
 from api.paging import After, Limit, Page, page, position
 from api.problems import RESPONSES
@@ -59,7 +59,7 @@ class TransitionOut(StageOut):
     job: str
 
 
-_CURSOR = TypeAdapter(Id)
+_CURSOR = TypeAdapter(tuple[CursorId, Annotated[int, Field(ge=0, lt=2**31)]])
 
 
 @router.get("/v1/series/{series_id}/transitions", summary="The transitions of a series, typed A or B")
@@ -106,7 +106,9 @@ def list_transitions(
     wanted = Wanted(type, min_probability, from_step, to_step, min_delta_llc, min_survival, family, parsed(tag))
     with shared.reading() as session:
         rows = transitions(session, key.tenant_id, wanted, position(after, _CURSOR), limit + 1)
-    return page(rows, limit, lambda row: row.stage.id, lambda some: [_transition(row) for row in some])
+    return page(
+        rows, limit, lambda row: (row.stage.job_id, row.stage.ordinal), lambda some: [_transition(row) for row in some]
+    )
 
 
 def _transition(row: Found) -> TransitionOut:

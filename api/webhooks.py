@@ -7,7 +7,7 @@ from fastapi import APIRouter, Header
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from api.dependencies import Reader, Shared, State, Writer
-from api.fields import Body, Id, Text, Timestamp
+from api.fields import Body, CursorId, Text, Timestamp
 from api.paging import After, Limit, Page, page, position
 from api.problems import RESPONSES
 from api.reads import ReadRoute
@@ -126,7 +126,7 @@ def told(
 
 _LIST = TypeAdapter(list[WebhookOut])
 _DELIVERIES = TypeAdapter(list[DeliveryOut])
-_CURSOR = TypeAdapter(Id)
+_CURSOR = TypeAdapter(CursorId)
 
 
 def _show(rows: Sequence[Webhook]) -> list[WebhookOut]:

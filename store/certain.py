@@ -64,5 +64,8 @@ def certain(found: Sequence[Stage]) -> list[Transition]:
     return [
         {name: getattr(stage, name) for name in _TOLD}
         for stage in found
-        if stage.type is not None and stage.to_step_high is not None and stage.to_step_high < found[-1].to_step
+        if stage.type is not None
+        and stage.delta_llc is not None
+        and stage.to_step_high is not None
+        and stage.to_step_high < found[-1].to_step
     ]

@@ -2,9 +2,9 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from sqlalchemy import and_, lateral, or_, select, text, true
 from sqlalchemy.orm import Session, aliased
@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, aliased
 from llc.errors import InputError
 from store.errors import NotFoundError
 from store.owned import is_id
-from store.stages import has_tags
+from store.stages import Asked, has_tags
 from store.tables import Series, Stage
 
 
@@ -39,10 +39,8 @@ class Run:
     transitions: list[Transition] = field(default_factory=list)
 
 
-def runs(
-    session: Session, tenant_id: str, series_ids: Sequence[str], tags: Mapping[str, Sequence[Any]], most: int
-) -> list[Run]:
-    """The series of these ids, and those that have one of the values of each of these tags, if any; oldest first.
+def runs(session: Session, tenant_id: str, series_ids: Sequence[str], tags: Sequence[Asked], most: int) -> list[Run]:
+    """The series of these ids, and those that have all of these tags, if any; oldest first.
 
     Raises: NotFoundError; InputError `too_many_series` for more than `most`.
     """
@@ -68,13 +66,13 @@ def runs(
         run = found.setdefault(series_id, Run(series_id, name, job_id))
         if transition[0] is not None:  # of a run that has any
             run.transitions.append(Transition(*transition))
-    for series_id in series_ids:
-        if series_id not in found:
-            raise NotFoundError("series", series_id)
-    if len(found) > most:
+    if len(found) > most:  # of more not all were read
         raise InputError(
             "too_many_series", f"these are more than {most} series", "name fewer, or one more tag that they have"
         )
+    for series_id in series_ids:
+        if series_id not in found:
+            raise NotFoundError("series", series_id)
     return list(found.values())
 
 

@@ -1,15 +1,17 @@
 """Transitions over all series of a lab: of each series, those of the newest job that has read its stages."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import ColumnElement, exists, func, or_, select
+from sqlalchemy import ARRAY, ColumnElement, Text, any_, cast, exists, func, or_, select, tuple_
 from sqlalchemy.orm import Session, aliased
 
 from store.tables import Model, Series, Stage
 
 TransitionType = Literal["A", "B", "neither"]
+Asked = Sequence[Mapping[str, Any]]
+"""A tag that is asked for: {name: value}, or what else may be meant."""
 
 PROBABILITIES: Mapping[TransitionType, ColumnElement[float | None]] = {
     "A": Stage.probability_a.expression,
@@ -24,7 +26,7 @@ class Wanted:
 
     type: the type they have, or, with min_probability, the type that is so likely; min_probability alone: of the
     likelier of A and B. from_step, to_step: they reach into these. min_delta_llc: |ΔLLC|. min_survival: in an ensemble.
-    tags: their series has one of the values of each. family: of the model.
+    tags: their series has one of each of these. family: of the model.
     """
 
     type: TransitionType | None = None
@@ -34,7 +36,7 @@ class Wanted:
     min_delta_llc: float | None = None
     min_survival: float | None = None
     family: str | None = None
-    tags: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    tags: Sequence[Asked] = ()
 
 
 class Found(NamedTuple):
@@ -45,13 +47,17 @@ class Found(NamedTuple):
     family: str
 
 
-def transitions(session: Session, tenant_id: str, wanted: Wanted, after: str | None, limit: int) -> list[Found]:
-    """At most `limit` transitions, newest first, that are older than the one `after`."""
+Place = tuple[str, int]
+"""Of a transition in the order of all: its job and ordinal, which it keeps when its job's stages are read again."""
+
+
+def transitions(session: Session, tenant_id: str, wanted: Wanted, after: Place | None, limit: int) -> list[Found]:
+    """At most `limit` transitions, newest first, that are older than the place `after`."""
     conditions = _conditions(wanted)
     if wanted.family is not None:  # by itself: the planner can't know that there may be none
         of_family = Model.tenant_id == tenant_id, Model.spec["family"].astext == wanted.family
         models = session.scalars(select(Model.id).where(*of_family)).all()
-        conditions.append(Series.model_id.in_(models))
+        conditions.append(Series.model_id == any_(cast(list(models), ARRAY(Text))))
     later = aliased(Stage)
     is_superseded = exists().where(later.series_id == Stage.series_id, later.job_id > Stage.job_id)
     query = (
@@ -59,16 +65,16 @@ def transitions(session: Session, tenant_id: str, wanted: Wanted, after: str | N
         .join(Series, Series.id == Stage.series_id)
         .join(Model, Model.id == Series.model_id)
         .where(Stage.tenant_id == tenant_id, Stage.kind == "transition", ~is_superseded, *conditions)
-        .order_by(Stage.id.desc())
+        .order_by(Stage.job_id.desc(), Stage.ordinal.desc())
         .limit(limit)
     )
-    rows = session.execute(query if after is None else query.where(Stage.id < after))
+    rows = session.execute(query if after is None else query.where(tuple_(Stage.job_id, Stage.ordinal) < after))
     return [Found(*row) for row in rows]
 
 
-def has_tags(tags: Mapping[str, Sequence[Any]]) -> list[ColumnElement[bool]]:
-    """That a series has one of the values of each of these tags."""
-    return [or_(*(Series.tags.contains({name: value}) for value in values)) for name, values in tags.items()]
+def has_tags(tags: Sequence[Asked]) -> list[ColumnElement[bool]]:
+    """That a series has all of these tags."""
+    return [or_(*(Series.tags.contains(tag) for tag in asked)) for asked in tags]
 
 
 def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:

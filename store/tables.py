@@ -153,7 +153,10 @@ class Model(Base):
     spec: Mapped[JSON]
     num_parameters: Mapped[int]
     created_at: Mapped[datetime] = _created_at()
-    __table_args__ = (Index(None, "tenant_id", "id"),)
+    __table_args__ = (
+        Index(None, "tenant_id", "id"),
+        Index("ix_models_family", "tenant_id", text("(spec ->> 'family')")),
+    )
 
 
 class Series(Base):
@@ -167,7 +170,10 @@ class Series(Base):
     dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"))
     tags: Mapped[JSON] = mapped_column(server_default=text("'{}'::jsonb"))
     created_at: Mapped[datetime] = _created_at()
-    __table_args__ = (Index(None, "tenant_id", "id"),)
+    __table_args__ = (
+        Index(None, "tenant_id", "id"),
+        Index("ix_series_tags", "tags", postgresql_using="gin", postgresql_ops={"tags": "jsonb_path_ops"}),
+    )
 
 
 class Checkpoint(Base):
@@ -290,6 +296,7 @@ class Result(Base):
     created_at: Mapped[datetime] = _created_at()
     __table_args__ = (
         Index(None, "shard_id"),
+        Index(None, "checkpoint_id"),
         Index("ix_results_draws", "draws", postgresql_where=text("draws IS NOT NULL")),
     )
 
@@ -333,10 +340,19 @@ class Stage(Base):
         CheckConstraint("kind IN ('transition', 'plateau')", name="kind"),
         CheckConstraint("type IN ('A', 'B')", name="type"),
         Index("ix_stages_series_id_job_id", "series_id", "job_id"),
-        Index("ix_stages_transitions", "tenant_id", "id", postgresql_where=_TRANSITIONS),
+        Index("ix_stages_transitions", "tenant_id", "job_id", "ordinal", postgresql_where=_TRANSITIONS),
+        Index("ix_stages_type", "tenant_id", "type", postgresql_where=_TRANSITIONS),
+        Index(
+            "ix_stages_probability",
+            "tenant_id",
+            text("GREATEST(probability_a, probability_b)"),
+            postgresql_where=_TRANSITIONS,
+        ),
         Index("ix_stages_probability_a", "tenant_id", "probability_a", postgresql_where=_TRANSITIONS),
         Index("ix_stages_probability_b", "tenant_id", "probability_b", postgresql_where=_TRANSITIONS),
         Index("ix_stages_size", "tenant_id", text("abs(delta_llc)"), postgresql_where=_TRANSITIONS),
+        Index("ix_stages_to_step", "tenant_id", "to_step", postgresql_where=_TRANSITIONS),
+        Index("ix_stages_survival", "tenant_id", "survival", postgresql_where=_TRANSITIONS),
     )
 
 

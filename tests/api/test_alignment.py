@@ -166,6 +166,11 @@ def test_too_few_and_too_many(lab: Lab) -> None:
             {"count": MAX_SERIES, "like": one},
         )
     assert len(aligned(lab, tag="seed:true")["without_stages"]) == MAX_SERIES
+    newest = lab.series("newest")  # which is not among the oldest that are read
+    assert lab.patch(f"/v1/series/{one}", json={"tags": {"seed": True}}).is_success
+    refused(lab.get("/v1/alignment", params={"tag": "seed:true", "series": newest}), 422, "too_many_series")
+    assert lab.delete(f"/v1/series/{newest}").is_success
+    assert lab.patch(f"/v1/series/{one}", json={"tags": {}}).is_success
     asked: dict[str, Any] = {"tag": "seed:true", "series": one}
     assert str(MAX_SERIES) in refused(lab.get("/v1/alignment", params=asked), 422, "too_many_series")["detail"]
     ids = [series["id"] for series in lab.get("/v1/series", params={"limit": 1000}).json()["data"]]

@@ -171,7 +171,7 @@ def test_checkpoints_are_paged_by_step(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/datasets", "/v1/models", "/v1/series", "/v1/jobs"])
-@pytest.mark.parametrize("cursor", ["x", "!!!!", "bnVsbA", "WzEsMl0", "\0", "ü", "/w"])
+@pytest.mark.parametrize("cursor", ["x", "!!!!", "bnVsbA", "WzEsMl0", "\0", "ü", "/w", "Ilx1MDAwMCI"])
 def test_a_made_up_cursor_is_refused(lab: Lab, path: str, cursor: str) -> None:
     problem = refused(lab.get(path, params={"after": cursor}), 422, "bad_cursor")
     assert problem["hint"]

@@ -1,11 +1,19 @@
 """Transitions over all series of a lab."""
 
+import base64
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from tests.api.lab import Lab
 from tests.api.worked import stage, work
+
+
+def cursor(words: str) -> str:
+    """As somebody might make one up."""
+    return base64.urlsafe_b64encode(words.encode()).decode()
+
 
 LLC = {0: 1.0, 10: 2.0, 100: 3.0}
 
@@ -13,7 +21,10 @@ LLC = {0: 1.0, 10: 2.0, 100: 3.0}
 @pytest.fixture
 def runs(lab: Lab) -> list[str]:
     """Two series, each with a rise and a fall; of the first, an older job had read something else."""
-    series = [_series(lab, name, tags) for name, tags in (("first", {"lr": 0.1, "who": "ada"}), ("second", {"lr": 1}))]
+    series = [
+        _series(lab, name, tags)
+        for name, tags in (("first", {"lr": 0.1, "who": "ada"}), ("second", {"lr": 1, "model:size": "7:b"}))
+    ]
     _read(lab, series[0], [stage(0, "transition", None, 0, 100)])
     _read(lab, series[0], [stage(0, "transition", "A", 3, 10), stage(1, "plateau", None, 10, 20)])
     _read(lab, series[1], [stage(0, "transition", "A", 20, 30), stage(1, "transition", "B", 60, 90)])
@@ -63,7 +74,12 @@ FIRST, RISE, FALL = ("first", "A", 3), ("second", "A", 20), ("second", "B", 60)
         ({"tag": "lr:1"}, [FALL, RISE]),
         ({"tag": ["lr:0.1", "who:ada"]}, [FIRST]),
         ({"tag": ["lr:1", "who:ada"]}, []),
+        ({"tag": ["lr:1", "lr:0.1"]}, []),
+        ({"tag": "model:size:7:b"}, [FALL, RISE]),
+        ({"tag": "model:size:7"}, []),
         ({"tag": "lr:1e999"}, []),
+        ({"tag": f"lr:1{400 * '0'}"}, []),
+        ({"tag": 250 * "::"}, []),
         ({"tag": "who:[1"}, []),
     ],
 )
@@ -98,6 +114,15 @@ def test_page_after_page(lab: Lab) -> None:
     assert seen == [FALL, RISE, FIRST]
 
 
+@pytest.mark.usefixtures("runs")
+def test_stages_that_are_read_again_between_two_pages_are_not_missed(lab: Lab) -> None:
+    first = lab.get("/v1/transitions", params={"limit": 1}).json()
+    with lab.engine.begin() as connection:  # a new reading of the same curve
+        connection.execute(text("UPDATE stages SET id = 'stg_ffff' || right(id, 28)"))
+    rest = lab.get("/v1/transitions", params={"after": first["next"]}).json()
+    assert [(one["series_name"], one["type"]) for one in rest["data"]] == [("second", "A"), ("first", "A")]
+
+
 @pytest.mark.parametrize(
     ("asked", "code"),
     [
@@ -109,6 +134,8 @@ def test_page_after_page(lab: Lab) -> None:
         ({"tag": "a:\0"}, "invalid_request"),
         ({"tag": "lr"}, "bad_tag"),
         ({"after": "x"}, "bad_cursor"),
+        ({"after": cursor('["job_\\u0000", 1]')}, "bad_cursor"),
+        ({"after": cursor(f'["job_{32 * "0"}", {2**31}]')}, "bad_cursor"),
     ],
 )
 def test_bad_questions(lab: Lab, asked: dict[str, Any], code: str) -> None:
