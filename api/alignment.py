@@ -1,16 +1,14 @@
-"""/v1/alignment: the transitions of several series, seeds say, beside each other; and the picture of it."""
+"""/v1/alignment: the transitions of several series, seeds say, beside each other."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from api.compare import MAX_NUMBER
 from api.dependencies import Reader, Shared
 from api.fields import Estimate, Id
-from api.figures import MEDIA_TYPES, PICTURE, Kind
 from api.problems import RESPONSES
 from api.reads import ReadRoute
 from api.tags import TagQuery, parsed
@@ -85,30 +83,6 @@ def get_alignment(
             )
         losses = store.losses(session, found) if axis == "loss" else {}
     return _answer(found, losses, axis)
-
-
-@router.get("/v1/alignment/figure", summary="The picture of an alignment: a row a series", **PICTURE)
-def get_alignment_figure(
-    key: Reader,
-    shared: Shared,
-    format: Kind = "png",
-    series: SeriesQuery = None,
-    tag: TagQuery = None,
-    axis: AxisQuery = "step",
-) -> Response:
-    """What `GET /v1/alignment` answers, as `lambdahat align --output` draws it."""
-    # They take a second to import, which only a picture is worth.
-    from lambdahat.aligned import Alignment
-    from lambdahat.errors import LambdahatError
-    from lambdahat.plot_alignment import drawn_alignment
-
-    answer = get_alignment(key, shared, series, tag, axis).model_dump_json()
-    asked = "alignment", format, hashlib.sha256(answer.encode()).digest()
-    try:
-        found = shared.curves.get(asked, lambda: drawn_alignment(Alignment.model_validate_json(answer), format))
-    except LambdahatError as error:
-        raise InputError("nothing_to_draw", error.detail, "POST /v1/jobs first") from None
-    return Response(found, media_type=MEDIA_TYPES[format])
 
 
 def _answer(found: Sequence[store.Run], losses: Mapping[str, store.Losses], axis: Axis) -> AlignmentOut:

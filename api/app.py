@@ -37,7 +37,7 @@ from api.etags import ETags
 from api.kept import Kept
 from api.middleware import BodyLimit, RequestLog
 from api.rate import Rates
-from api.reads import THREADS
+from api.reads import DRAWING_THREADS, THREADS
 from api.root_path import UnderPath
 from api.streams import Announcements
 from store import logs
@@ -51,12 +51,14 @@ def create_app() -> FastAPI:
     logs.join_standard_log()
     settings = StoreSettings.model_validate({})
     engine = connect(settings.database_url, seconds=settings.database_seconds)
-    reads = connect(settings.database_url, pool_size=THREADS, seconds=settings.database_seconds, autocommit=True)
+    connections = THREADS + DRAWING_THREADS
+    reads = connect(settings.database_url, pool_size=connections, seconds=settings.database_seconds, autocommit=True)
     shared = State(
         settings,
         engine,
         reads,
         CapacityLimiter(THREADS),
+        CapacityLimiter(DRAWING_THREADS),
         BlobStore(settings.blob_dir),
         Announcements(settings.database_url),
         Rates(settings.rate_per_second),

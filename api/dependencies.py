@@ -32,6 +32,7 @@ class State:
     engine: Engine
     reads: Engine
     read_threads: CapacityLimiter
+    drawing_threads: CapacityLimiter
     blobs: BlobStore
     announcements: Announcements
     rates: Rates

@@ -1,21 +1,24 @@
-"""/v1/series/{id}/figure: the picture of a series, as `lambdahat plot` draws it."""
+"""Pictures as `lambdahat plot` and `lambdahat align` draw them: /v1/series/{id}/figure, /v1/alignment/figure."""
 
+import hashlib
 from typing import Any, Literal
 
 from fastapi import APIRouter, Response
 from sqlalchemy.orm import Session
 
+from api.alignment import AxisQuery, SeriesQuery, get_alignment
 from api.curves import Metric, chosen_metrics, written
 from api.dependencies import Reader, Shared
 from api.of_series import JobId, chosen_job
 from api.problems import RESPONSES
-from api.reads import ReadRoute
+from api.reads import DrawRoute
 from api.stages import shown
+from api.tags import TagQuery
 from llc.errors import InputError
 from store.results import curve, stages
 from store.tables import Job, Series
 
-router = APIRouter(tags=["curves"], responses=RESPONSES, route_class=ReadRoute)
+router = APIRouter(responses=RESPONSES, route_class=DrawRoute)
 
 Kind = Literal["png", "svg"]
 MEDIA_TYPES: dict[Kind, str] = {"png": "image/png", "svg": "image/svg+xml"}
@@ -24,10 +27,15 @@ PICTURE: dict[str, Any] = {
     "responses": {200: {"content": {kind: {"schema": {"type": "string"}} for kind in MEDIA_TYPES.values()}}},
 }
 """What a route says that answers with one."""
+MAX_METRICS_DRAWN = 16
+"""A panel each."""
 
 
 @router.get(
-    "/v1/series/{series_id}/figure", summary="The picture of a series: its curve with its transitions", **PICTURE
+    "/v1/series/{series_id}/figure",
+    summary="The picture of a series: its curve with its transitions",
+    tags=["curves"],
+    **PICTURE,
 )
 def get_figure(
     series_id: str, key: Reader, shared: Shared, format: Kind = "png", job: JobId = None, metric: Metric = None
@@ -53,6 +61,10 @@ def _picture(session: Session, job: Job, title: str, kind: Kind, metric: list[st
     from lambdahat.plot import drawn_curve
 
     chosen = chosen_metrics(session, job, metric)
+    drawn = {name for values in (chosen or {}).values() for name in values}
+    if len(drawn) > MAX_METRICS_DRAWN:
+        words = f"these are {len(drawn)} metrics; a picture has panels for {MAX_METRICS_DRAWN}"
+        raise InputError("too_many_metrics", words, "name the ones to be drawn: metric=test_accuracy&metric=…")
     rows = curve(session, job.id, None, None, None)
     points = Curve.model_validate_json(written(job.series_id, job, rows, "json", chosen))
     every = [Stage.model_validate(shown(stage)) for stage in stages(session, job.id) if stage.kind == "transition"]
@@ -60,3 +72,27 @@ def _picture(session: Session, job: Job, title: str, kind: Kind, metric: list[st
         return drawn_curve(points, every, kind, title)
     except LambdahatError as error:
         raise InputError("nothing_to_draw", error.detail, "wait for the job's first results") from None
+
+
+@router.get("/v1/alignment/figure", summary="The picture of an alignment: a row a series", tags=["stages"], **PICTURE)
+def get_alignment_figure(
+    key: Reader,
+    shared: Shared,
+    format: Kind = "png",
+    series: SeriesQuery = None,
+    tag: TagQuery = None,
+    axis: AxisQuery = "step",
+) -> Response:
+    """What `GET /v1/alignment` answers, as `lambdahat align --output` draws it."""
+    # They take a second to import, which only a picture is worth.
+    from lambdahat.aligned import Alignment
+    from lambdahat.errors import LambdahatError
+    from lambdahat.plot_alignment import drawn_alignment
+
+    answer = get_alignment(key, shared, series, tag, axis).model_dump_json()
+    asked = "alignment", format, hashlib.sha256(answer.encode()).digest()
+    try:
+        found = shared.curves.get(asked, lambda: drawn_alignment(Alignment.model_validate_json(answer), format))
+    except LambdahatError as error:
+        raise InputError("nothing_to_draw", error.detail, "POST /v1/jobs first") from None
+    return Response(found, media_type=MEDIA_TYPES[format])

@@ -5,6 +5,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 
 MOST_BYTES = 64 * 2**20
+OWN_BYTES = 1000
+"""Of an entry, besides what is kept and what it answers."""
 
 
 class Kept:
@@ -23,8 +25,14 @@ class Kept:
                 return self._found[key]
         made = make()
         with self._lock:
-            self._size += len(made) - len(self._found.pop(key, b""))
-            self._found[key] = made
+            if key not in self._found:
+                self._size += _size(key, made)
+                self._found[key] = made
             while self._size > MOST_BYTES:
-                self._size -= len(self._found.popitem(last=False)[1])
+                self._size -= _size(*self._found.popitem(last=False))
         return made
+
+
+def _size(key: Hashable, kept: bytes) -> int:
+    """Keys have what was asked for, which may be more than the answer."""
+    return OWN_BYTES + len(repr(key)) + len(kept)

@@ -15,22 +15,35 @@ THREADS = 12
 """For reads. More would take turns at Python's lock (and each a connection), and all of them be later."""
 
 
+DRAWING_THREADS = 2
+"""For pictures, which take half a second: they don't keep others waiting, and one is drawn at a time."""
+
+
 class ReadRoute(APIRoute):
     """Of endpoints with a `shared: Shared`. Does what GET asks for in a thread that uploads and conversions can't take,
     and writes the answer there as well: FastAPI would have another thread check the model again, and then write it
     where all requests wait.
     """
 
+    threads = "read_threads"
+    """Whose turn it takes: a limiter of `State`."""
+
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         is_read = set(options.get("methods") or ()) == {"GET"}
-        super().__init__(path, _in_thread(endpoint) if is_read else endpoint, **options)
+        super().__init__(path, _in_thread(endpoint, self.threads) if is_read else endpoint, **options)
 
 
-def _in_thread(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+class DrawRoute(ReadRoute):
+    """Of endpoints that answer with pictures."""
+
+    threads = "drawing_threads"
+
+
+def _in_thread(endpoint: Callable[..., Any], threads: str) -> Callable[..., Any]:
     @functools.wraps(endpoint)
     async def answer(shared: State, **values: Any) -> Response:
         call = functools.partial(endpoint, shared=shared, **values)
-        return await run_sync(_answer, call, limiter=shared.read_threads)
+        return await run_sync(_answer, call, limiter=getattr(shared, threads))
 
     return answer
 

@@ -12,7 +12,7 @@ import pytest
 from anyio.to_thread import current_default_thread_limiter
 from sqlalchemy import Engine
 
-from api.kept import MOST_BYTES, Kept
+from api.kept import MOST_BYTES, OWN_BYTES, Kept
 from tests.api.conftest import configured, new_lab, serving
 from tests.api.lab import Lab, refused
 
@@ -145,7 +145,7 @@ def test_what_is_kept_is_made_once_and_not_too_much_of_it() -> None:
 
         return kept.get(name, now)
 
-    third = MOST_BYTES // 3
+    third = MOST_BYTES // 3 - 2 * OWN_BYTES
     assert [len(make(name, third)) for name in ("a", "b", "c", "a")] == [third] * 4
     assert made == ["a", "b", "c"]
     make("d", third)  # for which b goes
@@ -153,10 +153,14 @@ def test_what_is_kept_is_made_once_and_not_too_much_of_it() -> None:
     make("b", third)
     assert made == ["a", "b", "c", "d", "b"]
     assert len(make("larger", MOST_BYTES + 1)) == MOST_BYTES + 1
+    make("a", 1)
+    make(third * "long", 1)  # a question counts as much as its answer
+    make("a", 1)
+    assert made[-3:] == ["a", third * "long", "a"]
 
 
 def test_reads_wait_for_nothing_that_takes_long(environment: dict[str, str], lab: Lab) -> None:
-    """Every thread that uploads and conversions have is taken."""
+    """Every thread that uploads, conversions and pictures have is taken."""
     app = configured(environment)
     series = lab.series()
     lab.checkpoint(series, 0)
@@ -164,9 +168,9 @@ def test_reads_wait_for_nothing_that_takes_long(environment: dict[str, str], lab
     paths = ("/v1/whoami", f"/v1/jobs/{job}", "/v1/series", "/healthz")
 
     async def ask() -> list[int]:
-        threads = current_default_thread_limiter()
-        while threads.available_tokens:
-            threads.acquire_on_behalf_of_nowait(object())
+        for threads in (current_default_thread_limiter(), app.state.shared.drawing_threads):
+            while threads.available_tokens:
+                threads.acquire_on_behalf_of_nowait(object())
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://test", headers=lab.headers) as client:
             return [(await asyncio.wait_for(client.get(path), 10)).status_code for path in paths]

@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.api.lab import Lab
+from tests.api.lab import Lab, created, parameters, refused
 from tests.api.worked import stage, work
 
 NAME = "<b>50 $\\alpha_{</b> & co"
@@ -42,6 +42,20 @@ def test_an_svg_has_the_name_and_the_types_as_text(lab: Lab, series: str) -> Non
     assert NAME in words
     assert {"A", "B", "loss", "training step"} <= set(words)
     assert b"<script" not in answer.content
+
+
+def test_more_metrics_than_a_picture_has_room_for(lab: Lab) -> None:
+    """A checkpoint may have hundreds, and each other ones."""
+    series = lab.series()
+    for step in (0, 5):
+        metrics = {f"of_{step}_{number}": float(number) for number in range(9)}
+        body = {"step": step, "blob": lab.upload(parameters(step)), "metrics": metrics}
+        created(lab.post(f"/v1/series/{series}/checkpoints", json=body))
+    work(lab, lab.job(series), {0: 2.0, 5: 3.0}, [])
+    path = f"/v1/series/{series}/figure"
+    problem = refused(lab.get(path, params={"metric": "*"}), 422, "too_many_metrics")
+    assert "18 metrics" in problem["detail"]
+    assert lab.get(path, params={"metric": [f"of_0_{number}" for number in range(3)]}).is_success
 
 
 def test_nothing_to_draw_and_nobody_else_s(lab: Lab, other_lab: Lab, series: str) -> None:
