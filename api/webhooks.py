@@ -90,6 +90,25 @@ class DeliveryOut(BaseModel):
     ended_at: Timestamp | None
 
 
+class TransitionTold(BaseModel):
+    """A transition that has become certain, or that is no more, as it was told when it had."""
+
+    type: Literal["A", "B"]
+    from_step: int
+    from_step_low: int | None
+    from_step_high: int | None
+    to_step: int
+    to_step_low: int | None
+    to_step_high: int
+    probability_a: float | None
+    probability_b: float | None
+    probability_neither: float | None
+    delta_llc: float
+    delta_llc_std_error: float | None
+    delta_loss: float | None
+    delta_loss_std_error: float | None
+
+
 class JobTold(BaseModel):
     """A job, as it was when it happened."""
 
@@ -97,6 +116,7 @@ class JobTold(BaseModel):
     series: str
     state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
     links: dict[Literal["job", "results", "curve"], str]
+    transition: TransitionTold | None = Field(None, description="That transition.certain or .withdrawn is about.")
 
 
 class WebhookTold(BaseModel):

@@ -14,6 +14,7 @@ from store import keys, webhooks
 from store.tables import Delivery, Webhook
 from tests.api.conftest import serving
 from tests.api.lab import Lab, created, refused
+from tests.api.worked import stage, work
 from tests.receiver import HERE
 
 URL = "https://192.0.2.1/hook"
@@ -136,14 +137,38 @@ def test_what_happens_to_a_job_is_told(lab: Lab) -> None:
     with Session(lab.engine) as session:
         body = session.scalars(select(Delivery.body).where(Delivery.webhook_id == ends)).one()
     assert len(body) < 600
-    assert isinstance(Told.model_validate_json(body).data, JobTold)  # which /openapi.json describes
     told = json.loads(body)
+    assert described(body) == told["data"]
     assert told["type"] == "job.cancelled"
     assert told["timestamp"] == lab.get(f"/v1/jobs/{job}/events").json()["data"][-1]["created_at"]
     links = told["data"].pop("links")
     assert told["data"] == {"job": job, "series": series, "state": "cancelled"}
     assert all(lab.get(link).status_code == 200 for link in links.values())
     assert set(links) == {"job", "results", "curve"}
+
+
+def described(body: str) -> dict[str, Any]:
+    """What is told of a job, as far as /openapi.json describes it."""
+    found = Told.model_validate_json(body).data
+    assert isinstance(found, JobTold)
+    return found.model_dump(mode="json", exclude_unset=True)
+
+
+def test_a_transition_is_told_of_as_it_is_described(lab: Lab) -> None:
+    webhook = add(lab, events=["transition.certain", "transition.withdrawn"])["id"]
+    series = lab.series()
+    for step in (0, 10, 100):
+        lab.checkpoint(series, step)
+    job = lab.job(series, follow=True)
+    work(
+        lab, job, {0: 1.0, 10: 2.0, 100: 3.0}, [stage(0, "transition", "A", 3, 10), stage(1, "plateau", None, 10, 100)]
+    )
+    with Session(lab.engine) as session:
+        (body,) = session.scalars(select(Delivery.body).where(Delivery.webhook_id == webhook)).all()
+    told = json.loads(body)
+    assert (told["type"], told["data"]["job"]) == ("transition.certain", job)
+    assert (told["data"]["transition"]["from_step"], told["data"]["transition"]["type"]) == (3, "A")
+    assert described(body) == told["data"]
 
 
 def test_a_test_waits_to_be_sent(lab: Lab) -> None:
