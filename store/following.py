@@ -1,23 +1,23 @@
 """Jobs that follow a series in training: what is posted to it is measured as it comes, and the stages are read again.
 
 Nobody has to tell a job of a checkpoint, so nobody can forget it: the sweeper compares what the series has with what
-the job's shards name. Every function runs inside the caller's transaction.
+the job has taken in. Every function runs inside the caller's transaction.
 """
 
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from llc.settings import JobSettings
+from store import quotas
 from store.jobs import add_shards, event, lock, settle
+from store.settings import StoreSettings
 from store.tables import Job, Model, Series, Shard
 
 _BEHIND = text(
     """
     SELECT j.id FROM jobs j
     WHERE j.following
-      AND (SELECT count(*) FROM checkpoints c WHERE c.series_id = j.series_id)
-        > (SELECT coalesce(sum(jsonb_array_length(s.checkpoint_ids)), 0)
-           FROM shards s WHERE s.job_id = j.id AND s.kind = 'measure')
+      AND (SELECT count(*) FROM checkpoints c WHERE c.series_id = j.series_id) > j.num_checkpoints
     ORDER BY j.id
     """
 )
@@ -38,13 +38,20 @@ def behind(session: Session) -> list[str]:
     return list(session.scalars(_BEHIND))
 
 
-def take_in(session: Session, job_id: str) -> int:
-    """Give a job that follows its series the checkpoints that it lacks; how many. None to one that has stopped."""
-    lock(session, job_id)
-    job = session.scalar(select(Job).where(Job.id == job_id, Job.following).execution_options(populate_existing=True))
+def take_in(session: Session, job_id: str, settings: StoreSettings) -> int:
+    """Give a job that follows its series the checkpoints that it lacks, as many as its tenant's queue has room for; how
+    many. None to one that has stopped, or whose row somebody else has just now.
+    """
+    following = select(Job).where(Job.id == job_id, Job.following).with_for_update(skip_locked=True)
+    job = session.scalar(following.execution_options(populate_existing=True))
     if job is None:
         return 0
-    found = session.scalars(_NEW, {"series": job.series_id, "job": job.id}).all()
+    return _take(session, job, quotas.room(session, settings, job.tenant_id, "queued_shards"))
+
+
+def _take(session: Session, job: Job, most: int | None) -> int:
+    """At most so many: there are no more shards than checkpoints. The job's row is locked."""
+    found = session.scalars(_NEW, {"series": job.series_id, "job": job.id}).all()[:most]
     if not found:
         return 0
     size = session.scalars(
@@ -63,7 +70,7 @@ def finish(session: Session, job: Job) -> None:
     session.refresh(job)
     if not job.following:
         return
-    take_in(session, job.id)
+    _take(session, job, None)
     job.following = False
     session.flush()
     event(session, job.id, "job.finishing", {})

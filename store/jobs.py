@@ -118,6 +118,8 @@ def add_shards(
     ]
     if rows:
         session.execute(insert(Shard), rows)
+        taken_in = {"num_checkpoints": Job.num_checkpoints + len(checkpoint_ids)}
+        session.execute(update(Job).where(Job.id == job_id).values(taken_in))
     return len(rows)
 
 
@@ -279,6 +281,16 @@ reading took, so that one that follows takes half of a worker at most.
 """
 
 
+_BY_STATE = text(
+    """
+    SELECT kind, state, count(*) AS num, min(ordinal) AS first, min(run_at) AS run_at,
+           (array_agg(error ORDER BY ordinal) FILTER (WHERE state = 'failed'))[1] AS error
+    FROM shards WHERE job_id = :job GROUP BY kind, state
+    """
+)
+"""A job that follows has thousands of shards, and this is asked whenever one of them ends."""
+
+
 def settle(session: Session, job_id: str) -> None:
     """Bring on the stages of a job once nothing else of it waits or runs, or, if it follows its series, whenever there
     are new results; end it once they are read. The job's row is locked.
@@ -287,9 +299,7 @@ def settle(session: Session, job_id: str) -> None:
     following, unread, cancelled = session.execute(
         select(Job.following, Job.unread, Job.cancel_requested_at.is_not(None)).where(Job.id == job_id)
     ).one()
-    shards = session.execute(
-        select(Shard.kind, Shard.state, Shard.error, Shard.run_at).where(Shard.job_id == job_id)
-    ).all()
+    shards = session.execute(_BY_STATE, {"job": job_id}).all()
     if following and any(shard.kind == "calibrate" and shard.state == "failed" for shard in shards):
         following = False  # without settings nothing that comes can be measured
         session.execute(update(Job).where(Job.id == job_id).values(following=False))
@@ -309,11 +319,11 @@ def settle(session: Session, job_id: str) -> None:
             text("UPDATE shards SET state = 'cancelled', finished_at = now() WHERE job_id = :job AND kind = 'stages'"),
             {"job": job_id},
         )
-    failed = [shard for shard in shards if shard.state == "failed"]
+    failed = sorted((shard for shard in shards if shard.state == "failed"), key=lambda shard: shard.first)
     state = "cancelled" if cancelled else "failed" if failed else "succeeded"
     error = None
     if state == "failed":
-        detail = f"{len(failed)} of {len(shards)} shards failed"
+        detail = f"{sum(some.num for some in failed)} of {sum(some.num for some in shards)} shards failed"
         error = {"code": "shards_failed", "detail": detail, "first": failed[0].error}
     session.execute(update(Job).where(Job.id == job_id).values(state=state, finished_at=text("now()"), error=error))
     event(session, job_id, f"job.{state}", {})

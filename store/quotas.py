@@ -73,6 +73,12 @@ def require_room(
         raise QuotaError(what.replace("_", " "), used, more, limit)
 
 
+def room(session: Session, settings: StoreSettings, tenant_id: str, what: str) -> int | None:
+    """How much more there may be, at least 0; None: there is no limit."""
+    limit = _limit(session.get_one(Tenant, tenant_id), settings, what)
+    return None if limit is None else max(0, limit - COUNTS[what](session, tenant_id))
+
+
 def _limit(tenant: Tenant, settings: StoreSettings, what: str) -> int | None:
     own: int | None = getattr(tenant, f"max_{what}")
     common: int | None = getattr(settings, f"tenant_{what}")

@@ -204,9 +204,9 @@ class Job(Base):
     """Measures and settings (llc.settings.JobSettings) applied to a series.
 
     calibration: how a pilot chose the settings of the LLC, which then stand in `settings`; null if they were given;
-    plan: how all shards send rows through the model (llc.planning), null until the first
-    has measured it, unless an earlier job was like this one; following: checkpoints that the series has later are
-    measured, too (store.following); unread: there are results that the stages were not read with.
+    plan: how all shards send rows through the model (llc.planning), null until the first has measured it, unless an
+    earlier job was like this one; following: checkpoints that the series has later are measured, too (store.following);
+    num_checkpoints: that its shards name; unread: there are results that the stages were not read with.
     """
 
     __tablename__ = "jobs"
@@ -218,6 +218,7 @@ class Job(Base):
     plan: Mapped[JSON | None] = mapped_column(JSONB(none_as_null=True))
     state: Mapped[str] = mapped_column(server_default="queued")
     following: Mapped[bool] = mapped_column(server_default=text("false"))
+    num_checkpoints: Mapped[int] = mapped_column(Integer, server_default="0")
     unread: Mapped[bool] = mapped_column(server_default=text("false"))
     cancel_requested_at: Mapped[datetime | None]
     error: Mapped[JSON | None] = mapped_column(JSONB(none_as_null=True))

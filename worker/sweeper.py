@@ -26,7 +26,7 @@ database, broker = Outage("database"), Outage("broker")
 
 
 class Sweeper:
-    """Rounds: reap, tidy, dispatch. Every step is its own transaction, and hints are sent after the commit."""
+    """Rounds: reap, tidy, dispatch, follow. Every step is its own transaction, and hints are sent after the commit."""
 
     def __init__(self, engine: Engine, settings: StoreSettings) -> None:
         self._engine, self._settings = engine, settings
@@ -38,9 +38,9 @@ class Sweeper:
             self._reap(session)
         with self._transaction() as session:
             idempotency.forget_old(session)
-        self._follow()
         for queue in QUEUES:
             self._dispatch(queue)
+        self._follow()
 
     def _transaction(self) -> AbstractContextManager[Session]:
         return sessionmaker(self._engine).begin()
@@ -56,8 +56,15 @@ class Sweeper:
         with self._transaction() as session:
             behind = following.behind(session)
         for job in behind:
-            with self._transaction() as session:
-                log.info("job_extended", job=job, checkpoints=following.take_in(session, job))
+            try:
+                with self._transaction() as session:
+                    taken = following.take_in(session, job, self._settings)
+            except OperationalError:
+                raise
+            except Exception:  # of this job alone, settings of an older version say
+                log.exception("job_not_extended", job=job)
+            else:
+                log.info("job_extended", job=job, checkpoints=taken)
 
     def _dispatch(self, queue: str) -> None:
         settings, lying = self._settings, hints.count(queue)

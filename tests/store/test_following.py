@@ -13,12 +13,16 @@ from store import following
 from store import jobs as store_jobs
 from store.ids import new_id
 from store.leases import Lease, finish
-from store.tables import Checkpoint, Event, Job, Result, Series, Shard, Stage
+from store.settings import StoreSettings
+from store.tables import Checkpoint, Event, Job, Result, Series, Shard, Stage, Tenant
 from tests.store.test_leases import Jobs, jobs, stage
 
 __all__ = ["jobs"]
 
 PER_SHARD = 2
+SETTINGS = StoreSettings.model_validate(
+    {"database_url": "postgresql://host/name", "broker_url": "redis://host:6379/0", "blob_dir": "/nowhere"}
+)
 
 
 def follow(jobs: Jobs, num_checkpoints: int, llc: Any = None) -> str:
@@ -47,7 +51,7 @@ def sweep(jobs: Jobs, job: str) -> int:
     if job not in found:
         return 0
     with jobs.session() as session:
-        return following.take_in(session, job)
+        return following.take_in(session, job, SETTINGS)
 
 
 def end(jobs: Jobs, job: str) -> None:
@@ -145,12 +149,40 @@ def test_two_sweepers_give_a_checkpoint_to_one_shard(jobs: Jobs) -> None:
 
     def take(_: int) -> int:
         with jobs.session() as session:
-            return following.take_in(session, job)
+            return following.take_in(session, job, SETTINGS)
 
     with ThreadPoolExecutor(4) as pool:
         assert sorted(pool.map(take, range(4))) == [0, 0, 0, 10]
     work(jobs, job)
     assert jobs.count(Result, job) == 11
+
+
+def test_a_job_that_somebody_else_has_is_not_waited_for(jobs: Jobs) -> None:
+    job = follow(jobs, 1)
+    post(jobs, job, 10)
+    with jobs.session() as session:
+        store_jobs.lock(session, job)
+        assert sweep(jobs, job) == 0
+    assert sweep(jobs, job) == 1
+
+
+def test_it_takes_in_no_more_than_its_tenant_has_room_for(jobs: Jobs) -> None:
+    job = follow(jobs, 1)
+    post(jobs, job, *range(10, 20))
+    with jobs.session() as session:
+        session.get_one(Tenant, jobs.tenant_id).max_queued_shards = 6  # of which its first and its stages are two
+    assert sweep(jobs, job) == 4
+    assert sweep(jobs, job) == 2  # two checkpoints are one shard
+    assert [sweep(jobs, job) for _ in range(3)] == [1, 0, 0]
+    work(jobs, job)
+    assert sweep(jobs, job) == 3
+    assert sweep(jobs, job) == 0
+    work(jobs, job)
+    assert jobs.count(Result, job) == 11
+    post(jobs, job, *range(20, 40))
+    end(jobs, job)  # which takes the rest
+    work(jobs, job)
+    assert jobs.count(Result, job) == 31
 
 
 def test_what_is_found_while_the_stages_are_read_has_them_read_again(jobs: Jobs) -> None:
@@ -214,6 +246,10 @@ def test_a_checkpoint_that_fails_fails_the_job_at_its_end_only(jobs: Jobs) -> No
     assert jobs.job(job).state == "running"
     end(jobs, job)
     assert jobs.job(job).state == "failed"
+    error = jobs.job(job).error
+    assert error is not None
+    assert (error["code"], error["detail"]) == ("shards_failed", "1 of 3 shards failed")
+    assert error["first"]["code"]
     with jobs.session() as session:
         store_jobs.retry(session, session.get_one(Job, job))
     work(jobs, job)
