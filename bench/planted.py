@@ -2,7 +2,9 @@
 
 A curve has 0 to 7 transitions over an uneven schedule of 40 to 300 checkpoints, each with a shape of its own (straight,
 smooth, logistic, a relaxation, a beta distribution's), type A or B; between them plateaus that drift a little, turning
-points without one, and near-plateaus. The noise is a share of the smallest transition's ΔLLC (root mean square over the
+points without one, and near-plateaus. With `neither`, three in ten are of neither type: the LLC falls and so does the
+loss, by as much as at an A, or both rise; and in half of the curves the loss has a large error, the same at every
+checkpoint, as of few samples. The noise is a share of the smallest transition's ΔLLC (root mean square over the
 curve), in half of the curves it follows the level, in half neighbours share it; standard errors are those of four
 chains. In a third, some points are missing, or wrong, whether their errors say so or not.
 
@@ -25,9 +27,13 @@ from llc.stages import Curve
 MAX_STAGES = 7
 NUM_CHAINS = 4
 END_SHARE = StageSettings().plateau_share
+NEITHER_SHARE = 0.3
+FEW_SAMPLES = 0.1
+"""Of the loss's range: its error where it comes of few samples."""
 FINE = 20_001
 """Places of the noiseless curve."""
 
+Type = Literal["A", "B"]
 Shape = Callable[[Floats], Floats]
 """From 0 at 0 to 1 at 1."""
 
@@ -39,7 +45,7 @@ class Transition(NamedTuple):
     stop: float
     delta_llc: float
     delta_loss: float
-    type: Literal["A", "B"]
+    type: Type | None
     shape: str
 
 
@@ -54,12 +60,12 @@ class Planted:
     num_near_plateaus: int
 
 
-def plant(seed: int, noise: float, num_stages: int | None = None) -> Planted:
-    """A curve; with 1 to 7 stages, unless told how many."""
+def plant(seed: int, noise: float, num_stages: int | None = None, *, neither: bool = False) -> Planted:
+    """A curve; with 1 to 7 stages, unless told how many, of type A and B, or, if asked for, of neither type, too."""
     generator = np.random.default_rng(seed)
     count = int(generator.integers(1, MAX_STAGES + 1)) if num_stages is None else num_stages
     while True:
-        planted = _Draft(generator, count).planted(noise)
+        planted = _Draft(generator, count, neither).planted(noise)
         if planted is not None:
             return planted
 
@@ -100,13 +106,15 @@ def shape(generator: Generator) -> tuple[str, Shape]:
 class _Draft:
     """One attempt: it may not fit into its schedule, or have a type that is not clear."""
 
-    def __init__(self, generator: Generator, count: int) -> None:
-        self._random, self.count = generator, count
+    def __init__(self, generator: Generator, count: int, neither: bool) -> None:
+        self._random, self.count, self._neither = generator, count, neither
         self.steps = schedule(generator)
         self.x = np.log1p(self.steps)
         self.fine = np.linspace(self.x[0], self.x[-1], FINE)
         self.directions = np.where(generator.random(count) < 0.6, 1.0, -1.0)
-        self.types: list[Literal["A", "B"]] = ["A" if up > 0 else "B" for up in self.directions]
+        self.types: list[Type | None] = ["A" if up > 0 else "B" for up in self.directions]
+        if neither:
+            self.types = [kind if generator.random() > NEITHER_SHARE else None for kind in self.types]
         self.goes_on = [k > 0 and up == self.directions[k - 1] for k, up in enumerate(self.directions)] + [False]
         self.num_near_plateaus = 0
 
@@ -176,12 +184,16 @@ class _Draft:
         return float(self.directions[plateau] * min(rise, beside.min() / 2))
 
     def _loss(self) -> Floats:
-        """It falls in A, hardly changes in B, and falls a little all the time."""
+        """It falls in A, hardly changes in B, falls or rises much in neither, and falls a little all the time."""
         falls = 10 ** self._random.uniform(-1.2, 0, self.count)
         largest = max((fall for fall, kind in zip(falls, self.types, strict=True) if kind == "A"), default=0.2)
         loss = np.zeros(FINE)
-        for fall, kind, start, stop in zip(falls, self.types, self.starts, self.stops, strict=True):
+        for fall, kind, up, start, stop in zip(
+            falls, self.types, self.directions, self.starts, self.stops, strict=True
+        ):
             by = fall if kind == "A" else self._random.uniform(-0.02, 0.08) * largest
+            if kind is None:  # the loss goes the LLC's way, by as much as at an A
+                by = -up * self._random.uniform(0.35, 1) * largest
             loss -= by * shape(self._random)[1](self._part(start, stop))
         if "A" in self.types:
             loss -= self._random.uniform(0.005, 0.03) * self._part(self.x[0], self.x[-1])
@@ -203,9 +215,7 @@ class _Draft:
             fall = np.interp(stop, self.fine, loss) - np.interp(start, self.fine, loss)
             found.append(Transition(start, stop, change, fall, self.types[k], name))
         largest = max((abs(t.delta_loss) for t in found if t.type == "A"), default=float(np.ptp(loss)))
-        is_clear = all(
-            t.delta_loss < -0.03 * largest if t.type == "A" else abs(t.delta_loss) < 0.12 * largest for t in found
-        )
+        is_clear = all(_is_clear(t, largest) for t in found)
         goes_as_planned = all(np.sign(t.delta_llc) == up for t, up in zip(found, self.directions, strict=True))
         return found if is_clear and goes_as_planned else None
 
@@ -223,6 +233,8 @@ class _Draft:
             self._spoil(y, s, chains, sd)
         loss_s = np.full(count, 0.003 * np.ptp(true_loss))
         noisy = true_loss + loss_s * random.standard_normal(count)
+        if self._neither and random.random() < 0.5:
+            loss_s = np.full(count, FEW_SAMPLES * np.ptp(true_loss))
         return Curve(self.steps.astype(np.int64), y, s, noisy, loss_s, chains)
 
     def _spoil(self, y: Floats, s: Floats, chains: Floats, sd: Floats) -> None:
@@ -235,3 +247,12 @@ class _Draft:
             elif kind == 1:
                 s[i] = off * self._random.uniform(0.3, 1)
             chains[i] = y[i] + np.sqrt(NUM_CHAINS) * s[i] * self._random.standard_normal(NUM_CHAINS)
+
+
+def _is_clear(transition: Transition, largest: float) -> bool:
+    """Whether nobody would doubt its type, beside the loss's largest change at an A."""
+    if transition.type == "A":
+        return transition.delta_loss < -0.03 * largest
+    if transition.type == "B":
+        return abs(transition.delta_loss) < 0.12 * largest
+    return abs(transition.delta_loss) > 0.3 * largest

@@ -1,7 +1,10 @@
 """The report on a run of `bench.stages`: docs/stages.md and its picture."""
 
+from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
+from itertools import repeat
 from pathlib import Path
 from statistics import median
 
@@ -12,14 +15,15 @@ mpl.use("agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from bench.planted import plant
+from bench.planted import FEW_SAMPLES, plant
 from bench.published import LANGUAGE_MODEL, LINEAR_REGRESSION, is_found, rebuilt
-from bench.stages import OURS, Score, ours
+from bench.stages import FIRST_SEED, OURS, Score, matches, ours
 from lambdahat.drawing import TYPE_COLOURS
 from llc.settings import StageSettings
 from llc.stages import read_stages
 
 RUNS = 20
+NEITHER_CURVES = 200
 
 TEXT = """# Stages found again
 
@@ -42,6 +46,15 @@ with the best of three penalties. They drop changes below 2 % of the curve's ran
 others follow from the signs of both changes.
 
 {parts}
+
+## Changes of neither type
+
+Above, every planted rise is an A and every fall a B in which the loss hardly changes: a type can be withheld there, and
+never be claimed where there is none. In {neither_curves} curves more (at {neither_noise:.0%}) three transitions in ten
+are of neither type, a fall of the LLC in which the loss falls as at an A, or a rise in which it rises; and in half of
+the curves the loss has the error of few samples, a tenth of its range and the same at every checkpoint.
+
+{neither}
 
 ## The published stages
 
@@ -70,6 +83,9 @@ def write(scores: Sequence[Score], out: Path) -> None:
     text = TEXT.format(
         rows="\n".join(rows),
         parts=_parts([one for one in planted if one.method == OURS and one.noise == noises[0]]),
+        neither_curves=NEITHER_CURVES,
+        neither_noise=noises[0],
+        neither=_neither(noises[0]),
         runs=RUNS,
         published=_published(),
         curves=len({one.seed for one in planted}),
@@ -124,6 +140,29 @@ def _parts(scores: Sequence[Score]) -> str:
         start, stop = (np.mean([pair["covers"][end] for pair in of]) for end in (0, 1))
         lines.append(f"| {shape} | {start:.1%} | {stop:.1%} | {len(of)} |")
     return "\n".join(lines)
+
+
+def _neither(noise: float) -> str:
+    """Types of what was found in curves with transitions of neither."""
+    with ProcessPoolExecutor() as pool:
+        batches = pool.map(
+            _read_types, range(3 * FIRST_SEED, 3 * FIRST_SEED + NEITHER_CURVES), repeat(noise), chunksize=5
+        )
+        counts = Counter(pair for batch in batches for pair in batch)
+    lines = ["| planted | the loss's error | found | as A | as B | as neither |", "|---|---|---|---|---|---|"]
+    for kind in TYPE_COLOURS:
+        for few in (False, True):
+            row = [counts[few, kind, read] for read in TYPE_COLOURS]
+            cells = [kind or "neither", "a tenth" if few else "small", str(sum(row)), *map(str, row)]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _read_types(seed: int, noise: float) -> list[tuple[bool, str | None, str | None]]:
+    """Of a curve: whether its loss has a large error, and the planted and the read type of each transition found."""
+    planted = plant(seed, noise, neither=True)
+    few = bool(planted.curve.loss_std_error[0] > FEW_SAMPLES / 2 * np.ptp(planted.curve.loss))
+    return [(few, true.type, one.type) for true, one in matches(planted, ours(planted))]
 
 
 def _published() -> str:

@@ -28,6 +28,22 @@ def test_what_is_planted_is_in_the_curve():
     assert np.mean(np.abs(np.subtract(shares, 0.9)) < 0.12) > 0.95  # but where points are missing there
 
 
+def test_some_are_of_neither_type_if_asked_for():
+    kinds, few = [], 0
+    for seed in range(40):
+        planted = plant(seed, 1e-9, neither=True)
+        curve = planted.curve
+        few += curve.loss_std_error[0] > 0.05 * np.ptp(curve.loss)
+        largest = max((-t.delta_loss for t in planted.transitions if t.type == "A"), default=np.ptp(curve.loss))
+        kinds += [t.type for t in planted.transitions]
+        for t in planted.transitions:
+            if t.type is None:  # the loss goes the LLC's way
+                assert t.delta_loss * t.delta_llc > 0
+                assert abs(t.delta_loss) > 0.3 * largest
+    assert 0.15 < np.mean([kind is None for kind in kinds]) < 0.4
+    assert 10 < few < 30
+
+
 def test_a_transition_is_matched_once_and_in_its_direction():
     planted = plant(3, 0.05)
     (true, *_) = planted.transitions
