@@ -28,12 +28,16 @@ CHECKPOINTS, CURVES = 200, 21
 REPEATS = 60
 GOAL_MS = 50
 
-# Ids in the order of their making, as ours are. The twenty series of a group, seeds of one experiment, have transitions
-# alike.
+# Ids in the order of their making, as ours are. Every series has a model of its own, as `lambdahat push` makes them.
+# The twenty series of a group, seeds of one experiment, have transitions alike.
 FILL = """
-WITH made AS (
+WITH model AS (
+    INSERT INTO models (id, tenant_id, name, spec, num_parameters)
+    SELECT 'mod_' || lpad(to_hex(n), 32, '0'), tenant_id, name, spec, num_parameters
+    FROM models, generate_series(1, %(series)s) n WHERE id = (SELECT model_id FROM series WHERE id = %(like)s)
+), made AS (
     INSERT INTO series (id, tenant_id, name, model_id, dataset_id, tags)
-    SELECT 'ser_' || lpad(to_hex(n), 32, '0'), tenant_id, 'run ' || n, model_id, dataset_id,
+    SELECT 'ser_' || lpad(to_hex(n), 32, '0'), tenant_id, 'run ' || n, 'mod_' || lpad(to_hex(n), 32, '0'), dataset_id,
            jsonb_build_object('seed', n, 'group', n / 20, 'optimizer', (ARRAY['adamw', 'sgd', 'muon'])[1 + n %% 3])
     FROM series, generate_series(1, %(series)s) n WHERE id = %(like)s RETURNING *
 ), job AS (
@@ -92,6 +96,8 @@ def questions(series: str, job: str, unlike: list[str]) -> dict[str, tuple[str, 
         "… of a model family": (everywhere, {"family": "mlp", "min_probability": 0.99}),
         "… that there are none of": (everywhere, {"family": "transformer"}),
         "… that always survive": (everywhere, {"min_survival": 1}),
+        "… where no training has gone": (everywhere, {"from_step": 10_000_000}),
+        "… surer than all but a few": (everywhere, {"min_probability": 0.99999}),
         "… by all of these": (
             everywhere,
             {"type": "B", "min_probability": 0.95, "from_step": 3000, "tag": "optimizer:sgd", "min_delta_llc": 90},

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import ARRAY, ColumnElement, Text, any_, cast, exists, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, exists, func, or_, select, tuple_
 from sqlalchemy.orm import Session, aliased
 
 from store.tables import Model, Series, Stage
@@ -53,18 +53,13 @@ Place = tuple[str, int]
 
 def transitions(session: Session, tenant_id: str, wanted: Wanted, after: Place | None, limit: int) -> list[Found]:
     """At most `limit` transitions, newest first, that are older than the place `after`."""
-    conditions = _conditions(wanted)
-    if wanted.family is not None:  # by itself: the planner can't know that there may be none
-        of_family = Model.tenant_id == tenant_id, Model.spec["family"].astext == wanted.family
-        models = session.scalars(select(Model.id).where(*of_family)).all()
-        conditions.append(Series.model_id == any_(cast(list(models), ARRAY(Text))))
     later = aliased(Stage)
     is_superseded = exists().where(later.series_id == Stage.series_id, later.job_id > Stage.job_id)
     query = (
         select(Stage, Series.name, Model.spec["family"].astext)
         .join(Series, Series.id == Stage.series_id)
         .join(Model, Model.id == Series.model_id)
-        .where(Stage.tenant_id == tenant_id, Stage.kind == "transition", ~is_superseded, *conditions)
+        .where(Stage.tenant_id == tenant_id, Stage.kind == "transition", ~is_superseded, *_conditions(wanted))
         .order_by(Stage.job_id.desc(), Stage.ordinal.desc())
         .limit(limit)
     )
@@ -79,6 +74,8 @@ def has_tags(tags: Sequence[Asked]) -> list[ColumnElement[bool]]:
 
 def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
     found = has_tags(wanted.tags)
+    if wanted.family is not None:
+        found.append(Model.spec["family"].astext == wanted.family)
     if wanted.min_probability is not None:
         likely = PROBABILITIES[wanted.type] if wanted.type else func.greatest(Stage.probability_a, Stage.probability_b)
         found.append(likely >= wanted.min_probability)
