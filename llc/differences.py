@@ -16,7 +16,6 @@ from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, Field
-from scipy.special import gammainc
 
 from llc.matching import Bools, Floats, Matching, Transition, robust
 
@@ -136,7 +135,10 @@ def _tempo_z(matching: Matching, row: int) -> float:
 
 def _chance(differences: float, usual: float) -> float:
     """Of so many differences or more, where a run usually has `usual`."""
-    return float(gammainc(int(differences), usual))
+    if usual == 0:
+        return 0.0
+    # By logarithms: neither 171! nor e⁻⁷⁵⁰ is a float.
+    return 1 - sum(math.exp(j * math.log(usual) - usual - math.lgamma(j + 1)) for j in range(int(differences)))
 
 
 def _why(far: Far, transition: Transition, by_steps: bool) -> str:
