@@ -49,7 +49,7 @@ MIN_FOR_SHIFT = 2  # matches: of one, nobody can tell a slow run from a late tra
 LOSS_RANGE = 5.0  # in units of log(step + 1), what twice the interquartile range of the losses counts for
 LEAST_SIZE = 1e-300  # of that range: nothing is divided by less
 MAX_MEDOIDS, MAX_GAINS = 12, 100  # runs that are tried as the first sequence, and transitions that are as more of it
-MAX_ROUNDS, GAIN_ROUNDS = 8, 3  # of step 2; the rounds after GAIN_ROUNDS only lose. Twice as many change next to nothing
+MAX_ROUNDS, GAIN_ROUNDS = 8, 3  # of step 2; the rounds after GAIN_ROUNDS only lose. Twice as many change hardly any
 
 
 @dataclass(frozen=True)
