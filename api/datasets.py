@@ -7,9 +7,9 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 from pydantic.config import JsonDict
 
 from api.dependencies import Reader, Shared
-from api.fields import Body, CursorId, Name, Sha256, Timestamp
+from api.fields import Body, Name, Sha256, Timestamp
 from api.once import Once
-from api.paging import After, Limit, Page, page, position
+from api.paging import ID, After, Limit, Page, page, position
 from api.problems import RESPONSES
 from api.reads import ReadRoute
 from llc.data import ArrayInfo
@@ -48,7 +48,6 @@ class DatasetOut(BaseModel):
 
 
 _LIST = TypeAdapter(list[DatasetOut])
-_CURSOR = TypeAdapter(CursorId)
 
 
 def _show(rows: Sequence[Dataset]) -> list[DatasetOut]:
@@ -67,7 +66,7 @@ def post_dataset(body: NewDataset, shared: Shared, once: Once) -> DatasetOut:
 @router.get("", summary="List data sets, newest first")
 def list_datasets(key: Reader, shared: Shared, limit: Limit = 50, after: After = None) -> Page[DatasetOut]:
     with shared.reading() as session:
-        rows = newest(session, Dataset, key.tenant_id, position(after, _CURSOR), limit + 1)
+        rows = newest(session, Dataset, key.tenant_id, position(after, ID), limit + 1)
         return page(rows, limit, lambda row: row.id, _show)
 
 

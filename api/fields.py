@@ -55,8 +55,6 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterVali
 Text = Annotated[str, StringConstraints(max_length=2000), AfterValidator(_no_nul)]
 _TEXT: TypeAdapter[str] = TypeAdapter(Text)
 Id = Annotated[str, StringConstraints(max_length=100)]
-CursorId = Annotated[str, StringConstraints(pattern=r"^[a-z]{3}_[0-9a-f]{32}$")]
-"""As it stands in a cursor, which anybody may make up."""
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Step = Annotated[int, Field(ge=0, lt=MAX_STEP, strict=True)]
 Number = Annotated[float, Field(allow_inf_nan=False, strict=True)]

@@ -13,9 +13,9 @@ from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
 from api.dependencies import Reader, Shared, State, Writer
-from api.fields import CursorId, Estimate, Id, Name, Step, Timestamp
+from api.fields import Estimate, Id, Name, Step, Timestamp
 from api.once import Once
-from api.paging import After, Limit, Page, page, position
+from api.paging import ID, After, Limit, Page, page, position
 from api.problems import RESPONSES
 from api.reads import ReadRoute
 from api.root_path import link
@@ -142,7 +142,6 @@ class ResultOut(BaseModel):
     )
 
 
-_CURSOR = TypeAdapter(CursorId)
 _RESULT_CURSOR = TypeAdapter(tuple[Step, Name])
 
 
@@ -217,7 +216,7 @@ def list_jobs(
 ) -> Page[JobOut]:
     with shared.reading() as session:
         where = [] if series is None else [Job.series_id == find(session, Series, key.tenant_id, series).id]
-        rows = newest(session, Job, key.tenant_id, position(after, _CURSOR), limit + 1, *where)
+        rows = newest(session, Job, key.tenant_id, position(after, ID), limit + 1, *where)
         return page(rows, limit, lambda row: row.id, lambda shown: _show(session, shown))
 
 

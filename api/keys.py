@@ -7,8 +7,8 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from api.dependencies import Admin, Reader, Shared
-from api.fields import Body, CursorId, Name, Timestamp
-from api.paging import After, Limit, Page, page, position
+from api.fields import Body, Name, Timestamp
+from api.paging import ID, After, Limit, Page, page, position
 from api.problems import RESPONSES
 from api.reads import ReadRoute
 from store import keys
@@ -74,7 +74,6 @@ class MadeKey(StoredKey):
 
 
 _LIST = TypeAdapter(list[StoredKey])
-_CURSOR = TypeAdapter(CursorId)
 
 
 def _show(rows: Sequence[ApiKey]) -> list[StoredKey]:
@@ -93,7 +92,7 @@ def post_key(body: NewKey, caller: Admin, shared: Shared) -> MadeKey:
 @router.get("/api-keys", summary="List API keys, newest first")
 def list_keys(caller: Admin, shared: Shared, limit: Limit = 50, after: After = None) -> Page[StoredKey]:
     with shared.reading() as session:
-        rows = newest(session, ApiKey, caller.tenant_id, position(after, _CURSOR), limit + 1)
+        rows = newest(session, ApiKey, caller.tenant_id, position(after, ID), limit + 1)
         return page(rows, limit, lambda row: row.id, _show)
 
 

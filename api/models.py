@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field
 
 from api.dependencies import Reader, Shared
-from api.fields import Body, CursorId, Name, Timestamp
+from api.fields import Body, Name, Timestamp
 from api.once import Once
-from api.paging import After, Limit, Page, page, position
+from api.paging import ID, After, Limit, Page, page, position
 from api.problems import RESPONSES
 from api.reads import ReadRoute
 from llc.layout import Layout
@@ -66,9 +66,6 @@ class ModelOut(ModelShape):
     created_at: Timestamp
 
 
-_CURSOR = TypeAdapter(CursorId)
-
-
 def _parameters(layout: Layout) -> list[Parameter]:
     return [Parameter(name=name, shape=shape) for name, shape in layout.shapes.items()]
 
@@ -104,7 +101,7 @@ def validate_model(body: ModelToCheck, _key: Reader) -> ModelShape:
 @router.get("/models", summary="List models, newest first")
 def list_models(key: Reader, shared: Shared, limit: Limit = 50, after: After = None) -> Page[ModelOut]:
     with shared.reading() as session:
-        rows = newest(session, Model, key.tenant_id, position(after, _CURSOR), limit + 1)
+        rows = newest(session, Model, key.tenant_id, position(after, ID), limit + 1)
         return page(rows, limit, lambda row: row.id, _show_all)
 
 

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import Query
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError
 
 from llc.errors import InputError
+from store.owned import is_id
 
 Row = TypeVar("Row")
 Item = TypeVar("Item")
@@ -16,6 +17,18 @@ Key = TypeVar("Key")
 
 Limit = Annotated[int, Query(ge=1, le=1000, description="Most items of a page.")]
 After = Annotated[str | None, Query(max_length=1000, description="Cursor: the 'next' of the page before.")]
+
+
+def _an_id(text: str) -> str:
+    if not is_id(text):
+        raise ValueError("no id")
+    return text
+
+
+CursorId = Annotated[str, AfterValidator(_an_id)]
+"""As it stands in a cursor, which anybody may make up."""
+ID = TypeAdapter(CursorId)
+"""The cursor of a list that is ordered by its ids."""
 
 
 class Page(BaseModel, Generic[Item]):

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
 from api.dependencies import Reader, Shared, Writer
-from api.fields import Body, CursorId, Id, KeptTags, Name, Tags, Timestamp
+from api.fields import Body, Id, KeptTags, Name, Tags, Timestamp
 from api.once import Once
-from api.paging import After, Limit, Page, page, position
+from api.paging import ID, After, Limit, Page, page, position
 from api.problems import RESPONSES
 from api.reads import ReadRoute
 from store.owned import find, newest
@@ -59,9 +59,6 @@ class SeriesOut(BaseModel):
     created_at: Timestamp
 
 
-_CURSOR = TypeAdapter(CursorId)
-
-
 def _show(session: Session, rows: Sequence[Series]) -> list[SeriesOut]:
     found = extents(session, [row.id for row in rows])
     return [
@@ -90,7 +87,7 @@ def post_series(body: NewSeries, once: Once) -> SeriesOut:
 @router.get("", summary="List series, newest first")
 def list_series(key: Reader, shared: Shared, limit: Limit = 50, after: After = None) -> Page[SeriesOut]:
     with shared.reading() as session:
-        rows = newest(session, Series, key.tenant_id, position(after, _CURSOR), limit + 1)
+        rows = newest(session, Series, key.tenant_id, position(after, ID), limit + 1)
         return page(rows, limit, lambda row: row.id, lambda shown: _show(session, shown))
 
 

@@ -6,9 +6,9 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field, TypeAdapter
 
 from api.dependencies import Reader, Shared
-from api.fields import MAX_STEP, CursorId, Estimate, Name
+from api.fields import MAX_STEP, Estimate, Name
 from api.of_series import JobId, chosen_job
-from api.paging import After, Limit, Page, page, position
+from api.paging import After, CursorId, Limit, Page, page, position
 from api.problems import RESPONSES
 from api.reads import ReadRoute
 from api.tags import TagQuery, parsed

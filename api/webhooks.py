@@ -7,8 +7,8 @@ from fastapi import APIRouter, Header
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from api.dependencies import Reader, Shared, State, Writer
-from api.fields import Body, CursorId, Text, Timestamp
-from api.paging import After, Limit, Page, page, position
+from api.fields import Body, Text, Timestamp
+from api.paging import ID, After, Limit, Page, page, position
 from api.problems import RESPONSES
 from api.reads import ReadRoute
 from store import webhooks
@@ -146,7 +146,6 @@ def told(
 
 _LIST = TypeAdapter(list[WebhookOut])
 _DELIVERIES = TypeAdapter(list[DeliveryOut])
-_CURSOR = TypeAdapter(CursorId)
 
 
 def _show(rows: Sequence[Webhook]) -> list[WebhookOut]:
@@ -175,7 +174,7 @@ def post_webhook(body: NewWebhook, caller: Writer, shared: Shared) -> MadeWebhoo
 @router.get("", summary="List webhooks, newest first")
 def list_webhooks(key: Reader, shared: Shared, limit: Limit = 50, after: After = None) -> Page[WebhookOut]:
     with shared.reading() as session:
-        rows = newest(session, Webhook, key.tenant_id, position(after, _CURSOR), limit + 1)
+        rows = newest(session, Webhook, key.tenant_id, position(after, ID), limit + 1)
         return page(rows, limit, lambda row: row.id, _show)
 
 
@@ -233,7 +232,7 @@ def list_deliveries(
     with shared.reading() as session:
         webhook = find(session, Webhook, key.tenant_id, webhook_id)
         of_it = Delivery.webhook_id == webhook.id
-        rows = newest(session, Delivery, key.tenant_id, position(after, _CURSOR), limit + 1, of_it)
+        rows = newest(session, Delivery, key.tenant_id, position(after, ID), limit + 1, of_it)
         return page(rows, limit, lambda row: row.id, _show_deliveries)
 
 

@@ -16,9 +16,9 @@ from pydantic import BaseModel, Field
 
 from llc.differences import Run, runs_beside
 from llc.matching import Axis, Matching, Transition, Type, robust
+from llc.summaries import INTERVAL
 
 TYPES: tuple[Type, ...] = ("A", "B")
-INTERVAL = (0.05, 0.95)
 
 
 class Spread(BaseModel):

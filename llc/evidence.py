@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llc.settings import StageSettings
+from llc.summaries import ROBUST, around
 
 Floats = NDArray[np.float64]
 
 NEAR = 3
-ROBUST = 1.4826  # the standard deviation of a normal whose median absolute deviation is 1
 AROUND = 15  # most of these are not at a bend
 UNEVEN = 2.5  # times the whole curve's: less may be chance
 LEAST = 1e-9  # of a curve's range: the standard error of one that is smooth to the last digit
@@ -85,7 +85,7 @@ def _roughness(x: Floats, y: Floats) -> Floats:
     """The standard error of each point of a curve that comes with none: (points,)."""
     t = (x[1:-1] - x[:-2]) / (x[2:] - x[:-2])
     off = (y[1:-1] - (1 - t) * y[:-2] - t * y[2:]) / np.sqrt(1 + (1 - t) ** 2 + t**2)
-    off = np.pad(np.abs(off), 1 + AROUND // 2, constant_values=np.nan)
-    near = ROBUST * np.nanmedian(np.lib.stride_tricks.sliding_window_view(off, AROUND), axis=1)
+    off = np.pad(np.abs(off), 1, constant_values=np.nan)
+    near = ROBUST * np.nanmedian(around(off, AROUND), axis=1)
     whole = ROBUST * float(np.nanmedian(off))
     return np.where(near > UNEVEN * whole, near, whole)

@@ -25,10 +25,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
+from llc.summaries import INTERVAL
+
 Floats = NDArray[np.float64]
 
 NUM_DRAWS = 4000
-INTERVAL = (0.05, 0.95)
 MAX_N = 1e300
 
 CAVEAT = "the free energy's constant and the multiplicities are not known, and can move critical_n by a third or more"
@@ -86,7 +87,8 @@ def compare(first: Phase, second: Phase, n: int) -> Comparison:
     change = loss_term + complexity_term
     losses, llcs = _drawn(first, second)
     best = critical_n(np.array([first.loss - second.loss]), np.array([second.llc - first.llc]))[0]
-    low, high = _interval(losses, llcs, lower=np.sign(first.loss - second.loss)) if np.isfinite(best) else (None, None)
+    is_critical, found = bool(np.isfinite(best)), critical_n(losses, llcs)
+    low, high = _interval(found, losses * np.sign(first.loss - second.loss)) if is_critical else (None, None)
     beyond: Literal["first", "second"] = "second" if second.loss < first.loss else "first"
     preferred: Literal["first", "second"] = "second" if change < 0 else "first"
     driven_by = _driver(loss_term, complexity_term, change)
@@ -106,8 +108,8 @@ def compare(first: Phase, second: Phase, n: int) -> Comparison:
         critical_n=_finite(best),
         critical_n_low=low,
         critical_n_high=high,
-        preferred_beyond=beyond if np.isfinite(best) else None,
-        probability_critical=float(np.isfinite(critical_n(losses, llcs)).mean()),
+        preferred_beyond=beyond if is_critical else None,
+        probability_critical=float(np.isfinite(found).mean()),
         relative_llc=second.llc / first.llc if first.llc > 0 else None,
     )
 
@@ -126,13 +128,12 @@ def critical_n(delta_loss: Floats, delta_llc: Floats) -> Floats:
     return n
 
 
-def _interval(delta_loss: Floats, delta_llc: Floats, lower: float) -> tuple[float | None, float | None]:
-    """Quantiles of the n beyond which one phase is preferred, the second if `lower` is 1, the first if it is −1: 1 in
-    draws where it is at every n, without bound where its loss is not the lower one.
+def _interval(critical: Floats, lower_by: Floats) -> tuple[float | None, float | None]:
+    """Quantiles of the n beyond which a phase is preferred, of draws with this critical n in which its loss is lower by
+    so much: 1 where it is preferred at every n, without bound where its loss is not the lower one.
     """
-    found = np.nan_to_num(critical_n(delta_loss, delta_llc), nan=1.0)
-    found = np.where(lower * delta_loss > 0, found, np.inf)
-    low, high = np.quantile(found, INTERVAL, method="inverted_cdf")
+    beyond = np.where(lower_by > 0, np.nan_to_num(critical, nan=1.0), np.inf)
+    low, high = np.quantile(beyond, INTERVAL, method="inverted_cdf")
     return _finite(low), _finite(high)
 
 

@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llc.needleman_wunsch import Alignments
+from llc.summaries import ROBUST
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -251,7 +252,7 @@ def _table(runs: Sequence[Sequence[Transition]], axis: Axis, unit: float) -> Tab
 
 def robust(off: Floats) -> Floats:
     """Standard deviation about 0, over the first axis, from the median of what is known."""
-    return 1.4826 * _median(np.abs(off))
+    return ROBUST * _median(np.abs(off))
 
 
 def _median(values: Floats) -> Floats:

@@ -32,6 +32,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy.linalg import lapack
 
+from llc.summaries import around
+
 Floats = NDArray[np.float64]
 LAPACK: Any = lapack  # the stubs don't know all of it
 
@@ -265,9 +267,9 @@ def _first_weights(y: Floats, s: Floats) -> Floats:
     """Points far from the median of those around are taken as wrong, to begin with: a chain that had followed one would
     not easily leave it.
     """
-    around = np.lib.stride_tricks.sliding_window_view(np.pad(y, 3, constant_values=np.nan), 7)
-    middle = np.nanmedian(around, axis=1)
-    spread = np.nanmedian(np.abs(around - middle[:, None]), axis=1)
+    near = around(y, 7)
+    middle = np.nanmedian(near, axis=1)
+    spread = np.nanmedian(np.abs(near - middle[:, None]), axis=1)
     return np.where(np.abs(y - middle) > 5 * s + 3 * spread, WILD**-2, 1.0)
 
 

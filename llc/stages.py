@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from llc.moves import Moves, fit_moves, turning_points
 from llc.settings import StageSettings
 from llc.smoothing import Floats, Paths, Points, SharedNoise, shared_noise, smooth
+from llc.summaries import INTERVAL, around
 
 Ints = NDArray[np.int64]
 Type = Literal["A", "B"]
@@ -41,7 +42,6 @@ LIKELY = 0.5
 FLAT_SHARES = (1 / 8, 1 / 4, 1 / 2)  # of the slope beside it, below which a part of a move is flat
 FLAT_LENGTH = 0.1  # of the side, in x, which a flat part has to last
 FLAT_CANDIDATES = 50  # ends of flat parts that are tried in a move
-INTERVAL = (0.05, 0.95)
 WIDENING = 1.2
 UNSEEN = 0.3
 UNSEEN_LOSS = 3.0
@@ -138,16 +138,14 @@ def _errors(curve: Curve) -> Floats:
     counts as well. Errors of zero have weights too.
     """
     s = curve.llc_std_error
-    around = np.lib.stride_tricks.sliding_window_view(np.pad(s, 4, constant_values=np.nan), 9)
-    usual = MEDIAN_ERROR * np.nanmedian(around, axis=1)
+    usual = MEDIAN_ERROR * np.nanmedian(around(s, 9), axis=1)
     pooled = np.sqrt((OWN_DOF * s**2 + AROUND_DOF * usual**2) / (OWN_DOF + AROUND_DOF))
     return np.maximum(pooled, _least_error(curve.llc))
 
 
 def _least_error(y: Floats) -> float:
     """Of values whose own may be 0: a share of their range, in which a few that are wild don't count for much."""
-    around = np.lib.stride_tricks.sliding_window_view(np.pad(y, 3, constant_values=np.nan), 7)
-    return max(1e-6 * float(np.ptp(np.nanmedian(around, axis=1))), 1e-15 * float(np.ptp(y)), 1e-100)
+    return max(1e-6 * float(np.ptp(np.nanmedian(around(y, 7), axis=1))), 1e-15 * float(np.ptp(y)), 1e-100)
 
 
 class _Reading:
