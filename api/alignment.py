@@ -1,9 +1,10 @@
 """/v1/alignment: the transitions of several series, seeds say, beside each other."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
 from api.compare import MAX_NUMBER
@@ -65,13 +66,24 @@ AxisQuery = Annotated[
 ]
 
 
-@router.get("/v1/alignment", summary="The transitions that several series have in common, and outliers")
+@router.get(
+    "/v1/alignment",
+    summary="The transitions that several series have in common, and outliers",
+    response_model=AlignmentOut,
+)
 def get_alignment(
     key: Reader, shared: Shared, series: SeriesQuery = None, tag: TagQuery = None, axis: AxisQuery = "step"
-) -> AlignmentOut:
+) -> Response:
     """The series that are named, and those that have all of the tags: 2 to 100. Of each the transitions of the newest
     job that has read its stages.
     """
+    return Response(alignment(key, shared, series, tag, axis), media_type="application/json")
+
+
+def alignment(
+    key: Reader, shared: Shared, series: Sequence[str] | None, tag: Sequence[str] | None, axis: Axis
+) -> bytes:
+    """The answer, kept by what the series' stages are."""
     tags = parsed(tag)
     with shared.reading() as session:
         found = store.runs(session, key.tenant_id, series or (), tags, MAX_SERIES)
@@ -82,18 +94,19 @@ def get_alignment(
                 "name two or more: series=ser_…&series=ser_…, or a tag that they have: tag=experiment:seeds",
             )
         losses = store.losses(session, found) if axis == "loss" else {}
-    return _answer(found, losses, axis)
+    read = hashlib.sha256(repr((found, losses)).encode()).digest()
+    return shared.curves.get(("alignment", axis, read), lambda: _answer(found, losses, axis).model_dump_json().encode())
 
 
 def _answer(found: Sequence[store.Run], losses: Mapping[str, store.Losses], axis: Axis) -> AlignmentOut:
     rows = {run.series_id: _transitions(run, losses) for run in found if run.job_id is not None}
     without_loss = [series for series, row in rows.items() if axis == "loss" and not all(map(_has_losses, row))]
     taken = [run for run in found if run.series_id in rows and run.series_id not in without_loss]
-    alignment = align([[_given(row) for row in rows[run.series_id]] for run in taken], axis)
+    aligned = align([[_given(row) for row in rows[run.series_id]] for run in taken], axis)
     return AlignmentOut(
         axis=axis,
-        common=alignment.common,
-        runs=[_run(run, rows[run.series_id], beside) for run, beside in zip(taken, alignment.runs, strict=True)],
+        common=aligned.common,
+        runs=[_run(run, rows[run.series_id], beside) for run, beside in zip(taken, aligned.runs, strict=True)],
         without_stages=[run.series_id for run in found if run.job_id is None],
         without_loss=without_loss,
     )

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from fastapi import APIRouter, Response
 from sqlalchemy.orm import Session
 
-from api.alignment import AxisQuery, SeriesQuery, get_alignment
+from api.alignment import AxisQuery, SeriesQuery, alignment
 from api.curves import Metric, chosen_metrics, written
 from api.dependencies import Reader, Shared
 from api.of_series import JobId, chosen_job
@@ -89,8 +89,8 @@ def get_alignment_figure(
     from lambdahat.errors import LambdahatError
     from lambdahat.plot_alignment import drawn_alignment
 
-    answer = get_alignment(key, shared, series, tag, axis).model_dump_json()
-    asked = "alignment", format, hashlib.sha256(answer.encode()).digest()
+    answer = alignment(key, shared, series, tag, axis)
+    asked = "alignment figure", format, hashlib.sha256(answer).digest()
     try:
         found = shared.curves.get(asked, lambda: drawn_alignment(Alignment.model_validate_json(answer), format))
     except LambdahatError as error:

@@ -3,17 +3,17 @@
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from sqlalchemy import and_, lateral, or_, select, text, true
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import and_, or_, select, text
+from sqlalchemy.orm import Session
 
 from llc.errors import InputError
 from store.errors import NotFoundError
 from store.owned import is_id
 from store.stages import Asked, has_tags
-from store.tables import Series, Stage
+from store.tables import Series
 
 
 class Transition(NamedTuple):
@@ -36,7 +36,19 @@ class Run:
     series_id: str
     name: str
     job_id: str | None
-    transitions: list[Transition] = field(default_factory=list)
+    transitions: Sequence[Transition]
+
+
+_NEWEST = text(
+    f"""
+    SELECT newest.series_id, newest.job_id, {", ".join(f"t.{name}" for name in Transition._fields)}
+    FROM unnest(cast(:series AS text[])) wanted (id)
+    CROSS JOIN LATERAL (SELECT s.series_id, s.job_id FROM stages s WHERE s.series_id = wanted.id
+                        ORDER BY s.job_id DESC LIMIT 1) newest
+    LEFT JOIN stages t ON t.job_id = newest.job_id AND t.kind = 'transition'
+    ORDER BY newest.series_id, t.ordinal
+    """
+)
 
 
 def runs(session: Session, tenant_id: str, series_ids: Sequence[str], tags: Sequence[Asked], most: int) -> list[Run]:
@@ -49,31 +61,22 @@ def runs(session: Session, tenant_id: str, series_ids: Sequence[str], tags: Sequ
             raise NotFoundError("series", series_id[:100])
     wanted = [Series.id.in_(series_ids), *([and_(*has_tags(tags))] if tags else [])]
     chosen = select(Series.id, Series.name).where(Series.tenant_id == tenant_id, or_(*wanted))
-    series = chosen.order_by(Series.id).limit(max(most, len(series_ids)) + 1).subquery()
-    newest = lateral(
-        select(Stage.job_id).where(Stage.series_id == series.c.id).order_by(Stage.job_id.desc()).limit(1)
-    ).alias()
-    stage = aliased(Stage)
-    rows = session.execute(
-        select(series.c.id, series.c.name, newest.c.job_id, *(getattr(stage, name) for name in Transition._fields))
-        .select_from(series)
-        .outerjoin(newest, true())
-        .outerjoin(stage, and_(stage.job_id == newest.c.job_id, stage.kind == "transition"))
-        .order_by(series.c.id, stage.ordinal)
-    )
-    found: dict[str, Run] = {}
-    for series_id, name, job_id, *transition in rows:
-        run = found.setdefault(series_id, Run(series_id, name, job_id))
-        if transition[0] is not None:  # of a run that has any
-            run.transitions.append(Transition(*transition))
-    if len(found) > most:  # of more not all were read
+    chosen = chosen.order_by(Series.id).limit(max(most, len(series_ids)) + 1)
+    names: dict[str, str] = dict(session.execute(chosen).all())
+    if len(names) > most:  # of more not all were read
         raise InputError(
             "too_many_series", f"these are more than {most} series", "name fewer, or one more tag that they have"
         )
     for series_id in series_ids:
-        if series_id not in found:
+        if series_id not in names:
             raise NotFoundError("series", series_id)
-    return list(found.values())
+    jobs: dict[str, str] = {}
+    transitions: defaultdict[str, list[Transition]] = defaultdict(list)
+    for series_id, job_id, *transition in session.execute(_NEWEST, {"series": list(names)}):
+        jobs[series_id] = job_id
+        if transition[0] is not None:  # of a run that has any
+            transitions[series_id].append(Transition(*transition))
+    return [Run(one, name, jobs.get(one), transitions[one]) for one, name in names.items()]
 
 
 Losses = tuple[float | None, float | None]
