@@ -31,6 +31,8 @@ Floats = NDArray[np.float64]
 
 NUM_DRAWS = 4000
 MAX_N = 1e300
+MAX_ITERATIONS, PRECISION = 60, 1e-12
+"""Six or so do it, but where ratio is all but e."""
 
 CAVEAT = "the free energy's constant and the multiplicities are not known, and can move critical_n by a third or more"
 
@@ -117,15 +119,18 @@ def compare(first: Phase, second: Phase, n: int) -> Comparison:
 def critical_n(delta_loss: Floats, delta_llc: Floats) -> Floats:
     """n* > e where n ΔL = Δλ log n, of ΔL = L₁ − L₂ and Δλ = λ₂ − λ₁; NaN where there is none.
 
-    By the iteration n ← (Δλ/ΔL) log n from above, which is what W₋₁ is.
+    n = e^y, and y = log(Δλ/ΔL) + log y, is -W₋₁: by Newton's iteration from above, where the function is convex.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(delta_loss * delta_llc != 0, delta_llc / delta_loss, np.nan)
-    ratio = np.where(ratio > np.e, np.minimum(ratio, MAX_N), np.nan)
-    n = 4 * ratio * np.log(ratio)
-    for _ in range(400):  # slow only where ratio is all but e
-        n = ratio * np.log(n)
-    return n
+    log_ratio = np.log(np.where(ratio > np.e, np.minimum(ratio, MAX_N), np.nan))
+    y = 2 * log_ratio + 1
+    for _ in range(MAX_ITERATIONS):
+        step = (y - log_ratio - np.log(y)) / (1 - 1 / y)
+        y = np.maximum(y - step, 1 + PRECISION)
+        if np.nanmax(step, initial=0) < PRECISION:
+            break
+    return np.exp(y)
 
 
 def _interval(critical: Floats, lower_by: Floats) -> tuple[float | None, float | None]:

@@ -13,7 +13,7 @@ def phase(loss: float, llc: float, loss_std_error: float = 0.0, llc_std_error: f
     return Phase(loss, loss_std_error, llc, llc_std_error)
 
 
-@pytest.mark.parametrize("ratio", [2.8, 3.0, 10.0, 1e3, 1e9])
+@pytest.mark.parametrize("ratio", [2.7183, 2.8, 3.0, 10.0, 1e3, 1e9])
 def test_the_critical_n_is_lambert_s(ratio: float):
     (found,) = critical_n(np.array([0.02]), np.array([0.02 * ratio]))
     assert found == pytest.approx((-ratio * lambertw(-1 / ratio, k=-1)).real, rel=1e-9)
