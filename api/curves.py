@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import orjson
 from fastapi import APIRouter, Query, Response
@@ -16,7 +16,7 @@ from api.of_series import JobId, chosen_job
 from api.problems import RESPONSES
 from api.reads import ReadRoute
 from llc.errors import InputError
-from store.results import CurveRow, curve
+from store.results import curve_points
 from store.results import metrics as posted
 from store.tables import Job
 
@@ -83,10 +83,8 @@ def get_curve(
         chosen = chosen_job(session, key.tenant_id, series_id, job)
 
         def read() -> bytes:
-            if chosen is None:
-                return written(series_id, None, [], format)
-            rows = curve(session, chosen.id, names, from_step, to_step)
-            return written(series_id, chosen, rows, format, chosen_metrics(session, chosen, metric))
+            found = as_json(session, series_id, chosen, metric, names, from_step, to_step)
+            return _as_csv(found) if format == "csv" else found
 
         if chosen is not None and chosen.finished_at is not None:
             asked = chosen.id, chosen.finished_at, measure, from_step, to_step, tuple(metric or ()), format
@@ -120,47 +118,41 @@ def chosen_metrics(session: Session, job: Job, asked: Sequence[str] | None) -> M
     return {step: {name: values[name] for name in names if name in values} for step, values in found.items()}
 
 
-def written(
-    series_id: str, job: Job | None, rows: Sequence[CurveRow], format: Format, metrics: Metrics | None = None
+def as_json(
+    session: Session,
+    series_id: str,
+    job: Job | None,
+    metric: Sequence[str] | None,
+    names: Sequence[str] | None = None,
+    from_step: int | None = None,
+    to_step: int | None = None,
 ) -> bytes:
-    """A curve as it is answered. metrics: by step."""
-    points = _points(rows)
-    if metrics is not None:
-        for point in points:
-            point["metrics"] = metrics.get(point["step"], {})
-    if format == "csv":
-        return _as_csv(points).encode()
-    found = {"series": series_id, "job": job and job.id, "quantities": _quantities(points), "points": points}
-    return orjson.dumps(found)
+    """A `Curve`. There may be tens of thousands of values, which the database has as JSON: nothing is made of them."""
+    quantities, points = ([], []) if job is None else curve_points(session, job, names, from_step, to_step)
+    metrics = None if job is None else chosen_metrics(session, job, metric)
+    head = orjson.dumps({"series": series_id, "job": job and job.id, "quantities": quantities}).decode()
+    written = ",".join(
+        f'{{"step":{point.step},"checkpoint":"{point.checkpoint_id}"{point.values}{_beside(point.step, metrics)}}}'
+        for point in points
+    )
+    return f'{head[:-1]},"points":[{written}]}}'.encode()
 
 
-def _points(rows: Sequence[CurveRow]) -> list[dict[str, Any]]:
-    """Those of `Curve`. There may be tens of thousands of values: they are not made models of."""
-    points: dict[int, dict[str, Any]] = {}
-    for row in rows:
-        point = points.get(row.step)
-        if point is None:
-            point = points[row.step] = {"step": row.step, "checkpoint": row.checkpoint_id}
-        for name in sorted(row.quantities) if len(row.quantities) > 1 else row.quantities:
-            found = row.quantities[name]
-            point[name] = {"value": found["value"], "std_error": found["std_error"], "verdict": row.verdict_of(name)}
-    return list(points.values())
+def _beside(step: int, metrics: Metrics | None) -> str:
+    return "" if metrics is None else f',"metrics":{orjson.dumps(metrics.get(step, {})).decode()}'
 
 
-def _quantities(points: Sequence[Mapping[str, Any]]) -> list[str]:
-    names = dict.fromkeys(name for point in points for name in point)
-    return [name for name in names if name not in ("step", "checkpoint", "metrics")]
-
-
-def _as_csv(points: Sequence[Mapping[str, Any]]) -> str:
+def _as_csv(found: bytes) -> bytes:
+    """What is written as JSON."""
+    answer = orjson.loads(found)
+    names, points = answer["quantities"], answer["points"]
     text = io.StringIO()
-    names = _quantities(points)
     metrics = list(dict.fromkeys(name for point in points for name in point.get("metrics", ())))
     writer = csv.writer(text, lineterminator="\n")
     quantities = (column for name in names for column in (name, f"{name}_std_error", f"{name}_verdict"))
     writer.writerow(["step", *quantities, *(f"metrics.{name}" for name in metrics)])
     for point in points:
-        found = [point.get(name) or {} for name in names]
-        cells = (value.get(key) for value in found for key in ("value", "std_error", "verdict"))
+        measured = [point.get(name) or {} for name in names]
+        cells = (value.get(key) for value in measured for key in ("value", "std_error", "verdict"))
         writer.writerow([point["step"], *cells, *(point["metrics"].get(name) for name in metrics)])
-    return text.getvalue()
+    return text.getvalue().encode()

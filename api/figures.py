@@ -7,7 +7,7 @@ from fastapi import APIRouter, Response
 from sqlalchemy.orm import Session
 
 from api.alignment import AxisQuery, SeriesQuery, alignment
-from api.curves import Metric, chosen_metrics, written
+from api.curves import Metric, as_json
 from api.dependencies import Reader, Shared
 from api.of_series import JobId, chosen_job
 from api.problems import RESPONSES
@@ -15,7 +15,7 @@ from api.reads import DrawRoute
 from api.stages import shown
 from api.tags import TagQuery
 from llc.errors import InputError
-from store.results import curve, stages
+from store.results import stages
 from store.tables import Job, Series
 
 router = APIRouter(responses=RESPONSES, route_class=DrawRoute)
@@ -60,13 +60,11 @@ def _picture(session: Session, job: Job, title: str, kind: Kind, metric: list[st
     from lambdahat.objects import Curve, Stage
     from lambdahat.plot import drawn_curve
 
-    chosen = chosen_metrics(session, job, metric)
-    drawn = {name for values in (chosen or {}).values() for name in values}
+    points = Curve.model_validate_json(as_json(session, job.series_id, job, metric))
+    drawn = {name for point in points.points for name in point.metrics}
     if len(drawn) > MAX_METRICS_DRAWN:
         words = f"these are {len(drawn)} metrics; a picture has panels for {MAX_METRICS_DRAWN}"
         raise InputError("too_many_metrics", words, "name the ones to be drawn: metric=test_accuracy&metric=…")
-    rows = curve(session, job.id, None, None, None)
-    points = Curve.model_validate_json(written(job.series_id, job, rows, "json", chosen))
     every = [Stage.model_validate(shown(stage)) for stage in stages(session, job.id) if stage.kind == "transition"]
     try:
         return drawn_curve(points, every, kind, title)

@@ -127,7 +127,7 @@ class Bench:
         often = [f"/v1/jobs/{job.id}", f"/v1/jobs/{job.id}/events", f"/v1/series/{self.series.id}/curve"]
         seldom = ["/v1/whoami", "/v1/series", "/v1/jobs", f"/v1/series/{filled}", f"/v1/series/{filled}/checkpoints"]
         seldom += [f"/v1/jobs/job_{hashlib.md5(filled.encode(), usedforsecurity=False).hexdigest()}/results"]
-        seldom += [f"/v1/series/{filled}/curve?measure=measure_1&to_step=100", f"/v1/series/{filled}/transitions"]
+        seldom += [f"/v1/series/{filled}/curve?measure=quantity_1&to_step=100", f"/v1/series/{filled}/transitions"]
         return often * 3 + seldom
 
     def wrk(self, paths: list[str], seconds: float) -> dict[str, float]:

@@ -1,7 +1,8 @@
 """What jobs found: results, curves, stages, events."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Container, Mapping, Sequence
+from itertools import chain
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 from sqlalchemy import Row, exists, select, text, tuple_
@@ -14,6 +15,8 @@ from store.owned import is_id
 from store.tables import Checkpoint, Event, Job, Result, Stage
 
 MEASURES = tuple(MeasureSettings.model_fields)
+T = TypeVar("T")
+
 VOID = ("diverged", "stuck")
 """Verdicts on chains that never saw the posterior: such a point is no part of the curve."""
 
@@ -22,7 +25,6 @@ class CurveRow(NamedTuple):
     """What a measure found at a checkpoint. quantities: {name: {value, std_error}}, some with their own verdict."""
 
     step: int
-    checkpoint_id: str
     measure: str
     verdict: str
     quantities: Mapping[str, Mapping[str, Any]]
@@ -63,45 +65,84 @@ def newest_job_with_results(session: Session, series_id: str) -> Job | None:
     return session.scalar(select(Job).where(Job.series_id == series_id, found).order_by(Job.id.desc()).limit(1))
 
 
+_NAMED = "(cast(:names AS text[]) IS NULL OR measure = ANY(:names) OR quantities ?| :names)"
+_BETWEEN = "step >= coalesce(:from_step, step) AND step <= coalesce(:to_step, step)"
+
+
 def curve(
     session: Session, job_id: str, names: Sequence[str] | None, from_step: int | None, to_step: int | None
 ) -> list[CurveRow]:
-    """The curve of a job by step, of the measures or quantities of these names; None: of all.
-
-    Raises: InputError `unknown_measure` for a name that is neither, in a job that has results.
-    """
+    """The curve of a job by step, of the measures or quantities of these names; None: of all."""
     rows = session.execute(
         text(
-            """
-            SELECT c.step, r.checkpoint_id, r.measure, r.verdict, cast(r.quantities AS text)
+            f"""
+            SELECT c.step, r.measure, r.verdict, cast(r.quantities AS text)
             FROM results r JOIN checkpoints c ON c.id = r.checkpoint_id
-            WHERE r.job_id = :job AND (cast(:names AS text[]) IS NULL OR measure = ANY(:names) OR quantities ?| :names)
-              AND step >= coalesce(:from_step, step) AND step <= coalesce(:to_step, step)
+            WHERE r.job_id = :job AND {_NAMED} AND {_BETWEEN}
             ORDER BY step, array_position(cast(:measures AS text[]), measure), measure
             """
         ),
         {"job": job_id, "names": names, "from_step": from_step, "to_step": to_step, "measures": list(MEASURES)},
     ).all()
-    quantities = orjson.loads(f"[{','.join([row[4] for row in rows])}]")  # tens of thousands, in one go
+    quantities = orjson.loads(f"[{','.join([row[3] for row in rows])}]")  # tens of thousands, in one go
     found = [
-        CurveRow(step, checkpoint, measure, verdict, values)
-        for (step, checkpoint, measure, verdict, _), values in zip(rows, quantities, strict=True)
+        CurveRow(step, measure, verdict, values)
+        for (step, measure, verdict, _), values in zip(rows, quantities, strict=True)
     ]
     if names is None:
         return found
-    found = [_only(row, names) for row in found]
-    known = {*MEASURES, *(row.measure for row in found), *(name for row in found for name in row.quantities)}
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        _refuse_unknown(session, job_id, unknown)
-    return found
+    return [row._replace(quantities=_asked_for(row.measure, row.quantities, names)) for row in found]
 
 
-def _only(row: CurveRow, names: Sequence[str]) -> CurveRow:
+class CurvePoint(NamedTuple):
+    """A checkpoint of a curve. values: pieces of JSON, ',"llc":{"value":1.5,"std_error":0.5,"verdict":"ok"},…'."""
+
+    step: int
+    checkpoint_id: str
+    values: str
+
+
+def curve_points(
+    session: Session, job: Job, names: Sequence[str] | None, from_step: int | None, to_step: int | None
+) -> tuple[list[str], list[CurvePoint]]:
+    """The names of the quantities that the same curve has, and its points.
+
+    Raises: InputError `unknown_measure` for a name of neither measure nor quantity, in a job that has results.
+    """
+    values, named = "curve_values", ""
+    if names is not None:
+        named = f"AND {_NAMED}"
+        values = "curve_values(quantities, verdict, CASE WHEN measure = ANY(:names) THEN NULL ELSE :names END)"
+    within = f"AND checkpoint_id IN (SELECT id FROM checkpoints WHERE series_id = :series AND {_BETWEEN})"
+    rows = session.execute(
+        text(
+            f"""
+            SELECT c.step, c.id, coalesce(found.values, ''), found.names
+            FROM (SELECT checkpoint_id, string_agg({values}, '' ORDER BY measure) AS values,
+                         string_agg(curve_names, '' ORDER BY measure) AS names
+                  FROM results
+                  WHERE job_id = :job {named} {"" if from_step is to_step is None else within}
+                  GROUP BY checkpoint_id) found
+            JOIN checkpoints c ON c.id = found.checkpoint_id ORDER BY c.step
+            """
+        ),
+        {"job": job.id, "series": job.series_id, "names": names, "from_step": from_step, "to_step": to_step},
+    ).all()
+    found: dict[str, Mapping[str, None]] = {measure: {} for measure in MEASURES}
+    for measure, its in chain.from_iterable(
+        orjson.loads(f"[{kinds[1:]}]") for kinds in dict.fromkeys(row[3] for row in rows)
+    ):
+        found[measure] = {**found.get(measure, {}), **dict.fromkeys(its or ())}
+    if names is not None:
+        _require_known(session, job.id, names, {*found, *chain.from_iterable(found.values())})
+        found = {measure: _asked_for(measure, its, names) for measure, its in found.items()}
+    quantities = list(dict.fromkeys(chain.from_iterable(found.values())))
+    return quantities, [CurvePoint(step, checkpoint, values) for step, checkpoint, values, _ in rows]
+
+
+def _asked_for(measure: str, found: Mapping[str, T], names: Sequence[str]) -> Mapping[str, T]:
     """Of a measure that was asked for, all quantities; of another, those that were."""
-    if row.measure in names:
-        return row
-    return row._replace(quantities={name: row.quantities[name] for name in names if name in row.quantities})
+    return found if measure in names else {name: found[name] for name in names if name in found}
 
 
 def metrics(session: Session, job: Job) -> Mapping[int, Mapping[str, float]]:
@@ -124,11 +165,13 @@ def events(session: Session, job_id: str, after: int, limit: int) -> Sequence[Ev
     return session.scalars(query).all()
 
 
-def _refuse_unknown(session: Session, job_id: str, names: list[str]) -> None:
-    """Refuse names that a job has no quantity of, at any step; before its first result nobody can tell."""
+def _require_known(session: Session, job_id: str, names: Sequence[str], known: Container[str]) -> None:
+    """Refuse names that a job has no quantity of, at any step; before its first result nobody can tell. known: some."""
+    if all(name in known for name in names):
+        return
     query = text("SELECT DISTINCT quantity FROM llc_curve WHERE job_id = :job ORDER BY quantity")
     quantities = list(session.scalars(query, {"job": job_id}))
-    unknown = [name for name in names if name not in quantities]
+    unknown = [name for name in names if name not in known and name not in quantities]
     if quantities and unknown:
         raise InputError(
             "unknown_measure",

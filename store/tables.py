@@ -10,6 +10,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     CheckConstraint,
+    Computed,
     DateTime,
     Float,
     ForeignKey,
@@ -56,6 +57,10 @@ class Base(DeclarativeBase):
 
 def _created_at() -> Mapped[datetime]:
     return mapped_column(server_default=func.now())
+
+
+def _computed(of: str) -> Mapped[Any]:
+    return mapped_column(Computed(of, persisted=True), deferred=True)
 
 
 def _tenant() -> Mapped[str]:
@@ -280,7 +285,8 @@ class Result(Base):
 
     quantities: {quantity: {value, std_error}}, null where there is no finite number, with a verdict and a reason where
     these are not the measure's; details: what else there is;
-    draws: the file of `llc.draw_files`, if there is one.
+    draws: the file of `llc.draw_files`, if there is one;
+    curve_names, curve_values: of its quantities, what curves are put together from (migration 0017).
     """
 
     __tablename__ = "results"
@@ -295,6 +301,8 @@ class Result(Base):
     reason: Mapped[str]
     draws: Mapped[str | None] = mapped_column(ForeignKey("blobs.sha256"))
     created_at: Mapped[datetime] = _created_at()
+    curve_names: Mapped[str] = _computed("curve_names(measure, quantities)")
+    curve_values: Mapped[str | None] = _computed("curve_values(quantities, verdict, NULL::text[])")
     __table_args__ = (
         Index(None, "shard_id"),
         Index(None, "checkpoint_id"),

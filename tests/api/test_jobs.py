@@ -7,14 +7,14 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from llc.settings import JobSettings
 from store import leases
-from store.tables import Shard
+from store.tables import Result, Shard
 from tests.api.lab import Lab, refused
-from tests.api.worked import stage, work
+from tests.api.worked import estimate, stage, work
 
 STEPS = (0, 10, 100)
 
@@ -267,6 +267,42 @@ def test_the_curve(lab: Lab, series: str) -> None:
     assert both == curve
 
 
+def test_numbers_of_a_curve_come_back_as_they_were(lab: Lab, series: str) -> None:
+    numbers = {0: 1.7976931348623157e308, 10: 5e-324, 100: -(0.1 + 0.2)}
+    work(lab, lab.job(series), dict(numbers))
+    path = f"/v1/series/{series}/curve"
+    assert {point["step"]: point["llc"]["value"] for point in lab.get(path).json()["points"]} == numbers
+    rows = list(csv.DictReader(io.StringIO(lab.get(path, params={"format": "csv"}).text)))
+    assert {int(row["step"]): float(row["llc"]) for row in rows} == numbers
+
+
+def test_quantities_of_a_measure_in_a_curve(lab: Lab, series: str) -> None:
+    """With a verdict of their own, at some steps only, of any name."""
+    job = lab.job(series)
+    work(lab, job, {0: 1.5, 10: None, 100: 3.0})
+    odd = 'llc_a"\\\n,é'
+    more = {"wbic": {"value": 2, "std_error": None, "verdict": "too_hot", "reason": "hot"}, odd: estimate(4.0)}
+    with Session(lab.engine) as session, session.begin():
+        of_first = Result.job_id == job, Result.measure == "llc", Result.verdict == "good"
+        for result in session.scalars(select(Result).where(*of_first)):
+            result.quantities = result.quantities | more
+        session.execute(update(Result).where(Result.job_id == job, Result.measure == "loss").values(quantities={}))
+    path, shown = f"/v1/series/{series}/curve", {"std_error": None, "verdict": "too_hot", "value": 2}
+    curve = lab.get(path).json()
+    assert curve["quantities"] == ["llc", odd, "wbic"]
+    first, second, third = curve["points"]
+    assert (first["wbic"], third["wbic"], first[odd]["verdict"]) == (shown, shown, "good")
+    assert set(second) == {"step", "checkpoint", "llc"}
+    assert second["llc"]["verdict"] == "diverged"
+    part = lab.get(path, params={"measure": "wbic,loss"}).json()
+    assert (part["quantities"], part["points"][0]) == (["wbic"], {k: first[k] for k in ("step", "checkpoint", "wbic")})
+    assert [point["step"] for point in part["points"]] == list(STEPS)
+    assert lab.get(path, params={"measure": "llc"}).json() == curve
+    assert [point["step"] for point in lab.get(path, params={"measure": "wbic"}).json()["points"]] == [0, 100]
+    rows = list(csv.DictReader(io.StringIO(lab.get(path, params={"format": "csv"}).text)))
+    assert [(row["wbic"], row[odd]) for row in rows] == [("2", "4"), ("", ""), ("2", "4")]
+
+
 def test_the_curve_as_csv(lab: Lab, series: str) -> None:
     work(lab, lab.job(series), {0: 1.5, 10: None, 100: 3.0})
     response = lab.get(f"/v1/series/{series}/curve", params={"format": "csv"})
@@ -276,7 +312,7 @@ def test_the_curve_as_csv(lab: Lab, series: str) -> None:
         ["step", "loss", "loss_std_error", "loss_verdict", "llc", "llc_std_error", "llc_verdict"],
         ["0", "0.25", "0.5", "good", "1.5", "0.5", "good"],
         ["10", "0.25", "0.5", "good", "", "0.5", "diverged"],
-        ["100", "0.25", "0.5", "good", "3.0", "0.5", "good"],
+        ["100", "0.25", "0.5", "good", "3", "0.5", "good"],
     ]
 
 
