@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 from anyio import CapacityLimiter
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 
 from api import (
     alignment,
@@ -76,7 +77,9 @@ def create_app() -> FastAPI:
         shared.engine.dispose()
         shared.reads.dispose()
 
-    app = FastAPI(title="lambdahat", version=openapi.VERSION, description=openapi.DESCRIPTION, lifespan=lifespan)
+    about = {"title": "lambdahat", "version": openapi.VERSION, "description": openapi.DESCRIPTION}
+    files = {"static_url": "/assets/docs", "favicon_url": "assets/icon.svg"}
+    app = FastAPIOffline(**about, **files, redoc_url=None, lifespan=lifespan)  # /docs needs no internet
     app.state.shared = shared
     resources = (
         keys,

@@ -5,7 +5,7 @@ takes the path off or leaves it on, and links begin with it.
 from fastapi import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-OURS = ("/v1", "/assets", "/docs", "/redoc")
+OURS = ("/v1", "/assets", "/docs")
 """What a root path can't begin with: nobody could tell then whether it was taken off."""
 
 
