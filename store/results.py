@@ -105,7 +105,8 @@ class CurvePoint(NamedTuple):
 def curve_points(
     session: Session, job: Job, names: Sequence[str] | None, from_step: int | None, to_step: int | None
 ) -> tuple[list[str], list[CurvePoint]]:
-    """The names of the quantities that the same curve has, and its points.
+    """The names of the quantities that the same curve has, and its points, whose values are in any order: to sort
+    tens of thousands would take a third of the time.
 
     Raises: InputError `unknown_measure` for a name of neither measure nor quantity, in a job that has results.
     """
@@ -118,8 +119,7 @@ def curve_points(
         text(
             f"""
             SELECT c.step, c.id, coalesce(found.values, ''), found.names
-            FROM (SELECT checkpoint_id, string_agg({values}, '' ORDER BY measure) AS values,
-                         string_agg(curve_names, '' ORDER BY measure) AS names
+            FROM (SELECT checkpoint_id, string_agg({values}, '') AS values, string_agg(curve_names, '') AS names
                   FROM results
                   WHERE job_id = :job {named} {"" if from_step is to_step is None else within}
                   GROUP BY checkpoint_id) found
@@ -129,9 +129,8 @@ def curve_points(
         {"job": job.id, "series": job.series_id, "names": names, "from_step": from_step, "to_step": to_step},
     ).all()
     found: dict[str, Mapping[str, None]] = {measure: {} for measure in MEASURES}
-    for measure, its in chain.from_iterable(
-        orjson.loads(f"[{kinds[1:]}]") for kinds in dict.fromkeys(row[3] for row in rows)
-    ):
+    kinds = dict.fromkeys(row[3] for row in rows)  # few: most checkpoints have the same
+    for measure, its in chain.from_iterable(orjson.loads(f"[{kind[1:]}]") for kind in kinds):
         found[measure] = {**found.get(measure, {}), **dict.fromkeys(its or ())}
     if names is not None:
         _require_known(session, job.id, names, {*found, *chain.from_iterable(found.values())})
