@@ -202,6 +202,14 @@ def words(lab: Lab, **asked: Any) -> list[str]:
     return ["".join(tag.itertext()).strip() for tag in tags]
 
 
+def test_a_kept_answer_is_of_its_axis_and_of_now(lab: Lab) -> None:
+    """Nothing of the loss is known at these ends."""
+    two = [run(lab, name, [rise(0, 20_000, 30_000)]) for name in ("one", "two")]
+    assert [len(aligned(lab, series=two, axis=axis)["runs"]) for axis in ("step", "loss", "step")] == [2, 0, 2]
+    read(lab, two[0], [rise(0, 10, 20), rise(1, 30, 40)])
+    assert [len(one["transitions"]) for one in aligned(lab, series=two)["runs"]] == [2, 1]
+
+
 def test_the_picture(lab: Lab, seeds: list[str]) -> None:
     assert lab.patch(f"/v1/series/{seeds[0]}", json={"name": "<b>50 $\\alpha_{</b>"}).is_success
     more = run(lab, "more", [fall(0, 6, 9), rise(1, 20, 60), fall(2, 200, 400)])
