@@ -294,6 +294,16 @@ def measure(of: Bench, seconds: float, results: int, size: int) -> Figures:
     return figures
 
 
+def machine() -> str:
+    """What the figures are of. A shared machine is twice as fast in one hour as in another; a bare loop tells."""
+    start = time.perf_counter()
+    total = 0
+    for number in range(10_000_000):
+        total += number
+    loop = f"which took {time.perf_counter() - start:.2f} s for a loop of ten million additions then"
+    return f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, Python {platform.python_version()}, {loop}"
+
+
 def document(figures: Figures, seconds: float) -> str:
     """docs/load.md."""
     lines = [f"| {what} | {found} | {goal} |" for what, found, goal in figures.rows]
@@ -301,10 +311,10 @@ def document(figures: Figures, seconds: float) -> str:
         [
             "# Load",
             "",
-            f"`python -m bench.load`, {datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}, "
-            f"{os.cpu_count()} cores that API, database, broker, worker and clients share. Reads are a mix, by "
-            f"{CONNECTIONS} connections of one key for {seconds:g} s; each asks again .1 s after an answer on average, "
-            f"at random. {APIS} processes of the API, and a worker computes beside them. The first {WARM_UP_SECONDS} s "
+            f"`python -m bench.load`, {machine()}. API, database, broker, worker and clients share the cores. "
+            f"Reads are a mix, by {CONNECTIONS} connections of one key for {seconds:g} s; each asks again .1 s after "
+            f"an answer on average, at random. {APIS} processes of the API, and a worker computes beside them. The "
+            f"first {WARM_UP_SECONDS} s "
             "don't count.",
             "",
             "| | measured | goal |",

@@ -4,12 +4,9 @@ python -m bench.queries
 """
 
 import argparse
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, LiteralString
@@ -17,7 +14,7 @@ from typing import Any, LiteralString
 import httpx
 import numpy as np
 
-from bench.load import ROOT, Bench, bench
+from bench.load import ROOT, Bench, bench, machine
 
 DOCUMENT = ROOT / "docs" / "queries.md"
 
@@ -195,15 +192,13 @@ def _rows(of: Bench, query: LiteralString, of_what: Mapping[str, str]) -> int:
 
 def document(rows: list[Row]) -> str:
     """docs/queries.md."""
-    cores = os.cpu_count()
     lines = [f"| {name} | {count} | {median:.0f} ms | {late:.0f} ms |" for name, median, late, count in rows]
     return "\n".join(
         [
             "# Questions about stages",
             "",
-            f"`python -m bench.queries`, {datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}, "
-            f"{cores} cores: {SERIES * STAGES} stages of {SERIES} series in the database. Over HTTP, one after "
-            f"the other, {REPEATS} times each, pages of 50; the goal is {GOAL_MS} ms.",
+            f"`python -m bench.queries`, {machine()}: {SERIES * STAGES} stages of {SERIES} series in the database. "
+            f"Over HTTP, one after the other, {REPEATS} times each, pages of 50; the goal is {GOAL_MS} ms.",
             "",
             "| | answers | median | slowest of a hundred |",
             "|---|---|---|---|",
