@@ -95,7 +95,7 @@ def alignment(
             )
         losses = store.losses(session, found) if axis == "loss" else {}
     read = hashlib.sha256(repr((found, losses)).encode()).digest()
-    return shared.curves.get(("alignment", axis, read), lambda: _answer(found, losses, axis).model_dump_json().encode())
+    return shared.kept.get(("alignment", axis, read), lambda: _answer(found, losses, axis).model_dump_json().encode())
 
 
 def _answer(found: Sequence[store.Run], losses: Mapping[str, store.Losses], axis: Axis) -> AlignmentOut:

@@ -77,9 +77,15 @@ def create_app() -> FastAPI:
         shared.engine.dispose()
         shared.reads.dispose()
 
-    about = {"title": "lambdahat", "version": openapi.VERSION, "description": openapi.DESCRIPTION}
-    files = {"static_url": "/assets/docs", "favicon_url": "assets/icon.svg"}
-    app = FastAPIOffline(**about, **files, redoc_url=None, lifespan=lifespan)  # /docs needs no internet
+    app = FastAPIOffline(  # whose /docs needs no internet
+        title="lambdahat",
+        version=openapi.VERSION,
+        description=openapi.DESCRIPTION,
+        lifespan=lifespan,
+        redoc_url=None,
+        static_url="/assets/docs",
+        favicon_url="assets/icon.svg",
+    )
     app.state.shared = shared
     resources = (
         keys,

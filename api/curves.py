@@ -88,7 +88,7 @@ def get_curve(
 
         if chosen is not None and chosen.finished_at is not None:
             asked = chosen.id, chosen.finished_at, measure, from_step, to_step, tuple(metric or ()), format
-            found = shared.curves.get(asked, read)
+            found = shared.kept.get(asked, read)
         else:
             found = read()
     return Response(found, media_type=MEDIA_TYPES[format])

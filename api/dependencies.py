@@ -37,7 +37,7 @@ class State:
     announcements: Announcements
     rates: Rates
     callers: Callers
-    curves: Kept
+    kept: Kept
 
     @contextmanager
     def session(self) -> Iterator[Session]:

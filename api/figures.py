@@ -49,7 +49,7 @@ def get_figure(
             found = _picture(session, chosen, title, format, metric)
         else:
             asked = "figure", chosen.id, chosen.finished_at, title, format, tuple(metric or ())
-            found = shared.curves.get(asked, lambda: _picture(session, chosen, title, format, metric))
+            found = shared.kept.get(asked, lambda: _picture(session, chosen, title, format, metric))
     return Response(found, media_type=MEDIA_TYPES[format])
 
 
@@ -90,7 +90,7 @@ def get_alignment_figure(
     answer = alignment(key, shared, series, tag, axis)
     asked = "alignment figure", format, hashlib.sha256(answer).digest()
     try:
-        found = shared.curves.get(asked, lambda: drawn_alignment(Alignment.model_validate_json(answer), format))
+        found = shared.kept.get(asked, lambda: drawn_alignment(Alignment.model_validate_json(answer), format))
     except LambdahatError as error:
         raise InputError("nothing_to_draw", error.detail, "POST /v1/jobs first") from None
     return Response(found, media_type=MEDIA_TYPES[format])

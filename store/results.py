@@ -65,6 +65,7 @@ def newest_job_with_results(session: Session, series_id: str) -> Job | None:
     return session.scalar(select(Job).where(Job.series_id == series_id, found).order_by(Job.id.desc()).limit(1))
 
 
+# Whatever is None asks for nothing.
 _NAMED = "(cast(:names AS text[]) IS NULL OR measure = ANY(:names) OR quantities ?| :names)"
 _BETWEEN = "step >= coalesce(:from_step, step) AND step <= coalesce(:to_step, step)"
 
@@ -110,18 +111,17 @@ def curve_points(
 
     Raises: InputError `unknown_measure` for a name of neither measure nor quantity, in a job that has results.
     """
-    values, named = "curve_values", ""
-    if names is not None:
-        named = f"AND {_NAMED}"
-        values = "curve_values(quantities, verdict, CASE WHEN measure = ANY(:names) THEN NULL ELSE :names END)"
-    within = f"AND checkpoint_id IN (SELECT id FROM checkpoints WHERE series_id = :series AND {_BETWEEN})"
+    some_values = "curve_values(quantities, verdict, CASE WHEN measure = ANY(:names) THEN NULL ELSE :names END)"
+    values = "curve_values" if names is None else some_values
+    some_steps = f"checkpoint_id IN (SELECT id FROM checkpoints WHERE series_id = :series AND {_BETWEEN})"
+    within = "true" if from_step is None and to_step is None else some_steps
     rows = session.execute(
         text(
             f"""
             SELECT c.step, c.id, coalesce(found.values, ''), found.names
             FROM (SELECT checkpoint_id, string_agg({values}, '') AS values, string_agg(curve_names, '') AS names
                   FROM results
-                  WHERE job_id = :job {named} {"" if from_step is to_step is None else within}
+                  WHERE job_id = :job AND {_NAMED} AND {within}
                   GROUP BY checkpoint_id) found
             JOIN checkpoints c ON c.id = found.checkpoint_id ORDER BY c.step
             """

@@ -37,7 +37,7 @@ ALTER TABLE results
 
 
 def upgrade() -> None:
-    """Apply. All results are written anew: some twenty seconds a million."""
+    """Apply. All results are written anew: half a minute a million."""
     op.execute(FUNCTIONS)
     op.execute(COLUMNS)
 
