@@ -62,8 +62,8 @@ class Run(BaseModel):
 
 def runs_beside(matching: Matching, runs: Sequence[Sequence[Transition]], names: Sequence[str]) -> list[Run]:
     """Each run beside the common sequence. names: of the common transitions, in words."""
-    z = matching.z
-    found = [_run(matching, z, row, run, names) for row, run in enumerate(runs)]
+    z, tempo_z = matching.z, _tempo_z(matching)
+    found = [_run(matching, z, tempo_z, row, run, names) for row, run in enumerate(runs)]
     total = sum(run.differences for run in found)
     for run in found:
         usual = (total - run.differences) / max(len(found) - 1, 1)
@@ -78,22 +78,24 @@ def said(transition: Transition) -> str:
     return f"{direction} of the LLC from step {transition.from_step} to {transition.to_step}"
 
 
-def _run(matching: Matching, z: Floats, row: int, run: Sequence[Transition], names: Sequence[str]) -> Run:
+def _run(
+    matching: Matching, z: Floats, tempo_z: Floats, row: int, run: Sequence[Transition], names: Sequence[str]
+) -> Run:
     matched = [int(i) if i >= 0 else None for i in matching.matched[row]]
     missing = [k for k, i in enumerate(matched) if i is None]
     extra = [i for i in range(len(run)) if i not in matched]
     against = _goes_against(matching, row)
     turned = [Reversed(transition=i, common=k) for k in missing for i in extra if against[i, k]]
     far = [one for k in np.flatnonzero((z[row] > FAR).any(axis=1)) for one in _far(matching, z, row, int(k))]
-    tempo, tempo_z = float(matching.tempo[row]), _tempo_z(matching, row)
+    tempo, off_tempo = float(matching.tempo[row]), float(tempo_z[row])
     has, of = (matching.matched >= 0).sum(axis=0), len(matching.matched)
     reasons = [f"it lacks the {names[k]}, which {has[k]} of {of} runs have" for k in missing]
     reasons += [f"its {said(run[i])} is not common" for i in extra]
     reasons += [f"its {said(run[one.transition])} is where others have a {names[one.common]}" for one in turned]
     reasons += [_why(one, run[one.transition], matching.can_shift) for one in far]
-    if tempo_z > FAR:
+    if off_tempo > FAR:
         reasons.append(f"it takes {math.exp(tempo):.2g} times as long as the usual run")
-    off = [one.z for one in far] + [tempo_z] * (tempo_z > FAR)
+    off = [one.z for one in far] + [off_tempo] * (off_tempo > FAR)
     return Run(
         matched=matched,
         missing=missing,
@@ -127,10 +129,9 @@ def _far(matching: Matching, z: Floats, row: int, k: int) -> list[Far]:
     return found
 
 
-def _tempo_z(matching: Matching, row: int) -> float:
-    """By how many standard deviations a run is slow or fast; 0 where that isn't known."""
-    tempo = float(matching.tempo[row])
-    return abs(tempo) / max(float(robust(matching.tempo)), TEMPO_SPREAD) if math.isfinite(tempo) else 0.0
+def _tempo_z(matching: Matching) -> Floats:
+    """By how many standard deviations each run is slow or fast, 0 where that isn't known: (runs,)."""
+    return np.nan_to_num(np.abs(matching.tempo) / max(float(robust(matching.tempo)), TEMPO_SPREAD))
 
 
 def _chance(differences: float, usual: float) -> float:

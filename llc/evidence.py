@@ -85,7 +85,6 @@ def _roughness(x: Floats, y: Floats) -> Floats:
     """The standard error of each point of a curve that comes with none: (points,)."""
     t = (x[1:-1] - x[:-2]) / (x[2:] - x[:-2])
     off = (y[1:-1] - (1 - t) * y[:-2] - t * y[2:]) / np.sqrt(1 + (1 - t) ** 2 + t**2)
-    off = np.pad(np.abs(off), 1, constant_values=np.nan)
-    near = ROBUST * np.nanmedian(around(off, AROUND), axis=1)
-    whole = ROBUST * float(np.nanmedian(off))
+    near = ROBUST * np.nanmedian(around(np.pad(np.abs(off), 1, constant_values=np.nan), AROUND), axis=1)
+    whole = ROBUST * float(np.median(np.abs(off)))
     return np.where(near > UNEVEN * whole, near, whole)

@@ -5,7 +5,7 @@ from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
 import orjson
-from sqlalchemy import Row, exists, select, text, tuple_
+from sqlalchemy import Row, Text, cast, exists, select, text, tuple_
 from sqlalchemy.orm import Session
 
 from llc.errors import InputError
@@ -147,10 +147,13 @@ def _asked_for(measure: str, found: Mapping[str, T], names: Sequence[str]) -> Ma
 def metrics(session: Session, job: Job) -> Mapping[int, Mapping[str, float]]:
     """What training kept with the checkpoints that a job has results of, by step."""
     has_results = exists().where(Result.job_id == job.id, Result.checkpoint_id == Checkpoint.id)
-    query = select(Checkpoint.step, Checkpoint.metrics).where(Checkpoint.series_id == job.series_id, has_results)
-    rows = session.execute(query.order_by(Checkpoint.step))
+    query = select(Checkpoint.step, cast(Checkpoint.metrics, Text))
+    query = query.where(Checkpoint.series_id == job.series_id, has_results).order_by(Checkpoint.step)
     # PostgreSQL keeps 1e300 as the whole number.
-    return {step: {name: float(value) for name, value in found.items()} for step, found in rows}
+    return {
+        step: {name: float(value) for name, value in orjson.loads(found).items()}
+        for step, found in session.execute(query)
+    }
 
 
 def stages(session: Session, job_id: str) -> Sequence[Stage]:

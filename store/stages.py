@@ -52,7 +52,11 @@ Place = tuple[str, int]
 
 
 def transitions(session: Session, tenant_id: str, wanted: Wanted, after: Place | None, limit: int) -> list[Found]:
-    """At most `limit` transitions, newest first, that are older than the place `after`."""
+    """At most `limit` transitions, newest first, that are older than the place `after`.
+
+    Rare ones are found by an index, others from the newest on: PostgreSQL chooses, and has statistics (migration 0018)
+    of the expressions that are asked for.
+    """
     later = aliased(Stage)
     is_superseded = exists().where(later.series_id == Stage.series_id, later.job_id > Stage.job_id)
     query = (

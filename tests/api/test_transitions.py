@@ -123,6 +123,20 @@ def test_stages_that_are_read_again_between_two_pages_are_not_missed(lab: Lab) -
     assert [(one["series_name"], one["type"]) for one in rest["data"]] == [("second", "A"), ("first", "A")]
 
 
+@pytest.mark.usefixtures("runs")
+@pytest.mark.parametrize("rare", ["GREATEST(probability_a, probability_b) > 1", "abs(delta_llc) > 1e300"])
+def test_postgres_knows_what_is_rare(lab: Lab, rare: str) -> None:
+    """Else it reads transitions from the newest on until it has found enough: all."""
+    many = [stage(n, "transition", "A", n, n + 1) for n in range(300)]
+    _read(lab, _series(lab, "third", {}), many)
+    with lab.engine.begin() as connection:
+        connection.execute(text("ANALYZE stages"))
+        (plan,) = connection.scalars(
+            text(f"EXPLAIN (FORMAT JSON) SELECT FROM stages WHERE kind = 'transition' AND {rare}")
+        ).one()
+    assert plan["Plan"]["Plan Rows"] < 10
+
+
 @pytest.mark.parametrize(
     ("asked", "code"),
     [
