@@ -38,7 +38,7 @@ from api.etags import ETags
 from api.kept import Kept
 from api.middleware import BodyLimit, RequestLog
 from api.rate import Rates
-from api.reads import DRAWING_THREADS, THREADS
+from api.reads import DRAWING_THREADS, FILE_THREADS, THREADS
 from api.root_path import UnderPath
 from api.streams import Announcements
 from store import logs
@@ -60,7 +60,8 @@ def create_app() -> FastAPI:
         reads,
         CapacityLimiter(THREADS),
         CapacityLimiter(DRAWING_THREADS),
-        BlobStore(settings.blob_dir),
+        CapacityLimiter(FILE_THREADS),
+        BlobStore(settings.blob_dir, settings.disk_floor_bytes),
         Announcements(settings.database_url),
         Rates(settings.rate_per_second),
         Callers(),

@@ -75,6 +75,8 @@ async def put_blob(
     with shared.blobs.upload(limit) as upload:
         async for chunk in batches(request):
             await run_in_threadpool(upload.write, chunk)
+            if upload.size > announced:  # of a body that does not say how long it will be
+                await run_in_threadpool(_require_room, shared, key.tenant_id, upload.size, upload.size)
         size = await run_in_threadpool(upload.keep, sha256)
     if not await run_in_threadpool(_add_owner, shared, key.tenant_id, sha256, size):
         response.status_code = 200
@@ -83,21 +85,23 @@ async def put_blob(
 
 async def batches(request: Request) -> AsyncIterator[bytes]:
     """A body's bytes as they come, not too few at once; cut short, all that came before the cut."""
-    batch: list[bytes] = []
+    batch, size = list[bytes](), 0
     try:
         async for chunk in request.stream():
             batch.append(chunk)
-            if sum(map(len, batch)) >= BATCH_BYTES:
+            size += len(chunk)
+            if size >= BATCH_BYTES:
                 yield b"".join(batch)
-                batch = []
+                batch, size = [], 0
     except ClientDisconnect:
         yield b"".join(batch)
         raise
     yield b"".join(batch)
 
 
-def _require_room(shared: State, tenant_id: str, size: int) -> None:
-    shared.blobs.require_room(size, shared.settings.disk_floor_bytes)
+def _require_room(shared: State, tenant_id: str, size: int, written: int = 0) -> None:
+    """For a file of this size, of which so much is on the disk already."""
+    shared.blobs.require_room(size - written)
     with shared.session() as session:
         quotas.require_room(session, shared.settings, tenant_id, "bytes", size)
 

@@ -9,7 +9,7 @@ from api.dependencies import Reader, Shared, Writer
 from api.fields import Body, Metrics, Sha256, Step, Timestamp
 from api.paging import After, Limit, Page, page, position
 from api.problems import RESPONSES
-from api.reads import ReadRoute
+from api.reads import ReadRoute, reads_a_file
 from store import quotas
 from store.owned import find
 from store.series import add_checkpoint, checkpoints
@@ -63,6 +63,7 @@ def _show(rows: Sequence[Checkpoint]) -> list[CheckpointOut]:
     status_code=201,
     responses={200: {"model": CheckpointOut, "description": "The series had it already."}},
 )
+@reads_a_file
 def post_checkpoint(
     series_id: str, body: NewCheckpoint, response: Response, key: Writer, shared: Shared
 ) -> CheckpointOut:

@@ -11,7 +11,7 @@ from api.fields import Body, Name, Sha256, Timestamp
 from api.once import Once
 from api.paging import ID, After, Limit, Page, page, position
 from api.problems import RESPONSES
-from api.reads import ReadRoute
+from api.reads import ReadRoute, reads_a_file
 from llc.data import ArrayInfo
 from store.datasets import create_dataset
 from store.owned import find, newest
@@ -55,6 +55,7 @@ def _show(rows: Sequence[Dataset]) -> list[DatasetOut]:
 
 
 @router.post("", summary="Make a data set of an uploaded file", status_code=201)
+@reads_a_file
 def post_dataset(body: NewDataset, shared: Shared, once: Once) -> DatasetOut:
     return once(
         lambda session: DatasetOut.model_validate(

@@ -33,6 +33,7 @@ class State:
     reads: Engine
     read_threads: CapacityLimiter
     drawing_threads: CapacityLimiter
+    file_threads: CapacityLimiter
     blobs: BlobStore
     announcements: Announcements
     rates: Rates

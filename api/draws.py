@@ -63,6 +63,7 @@ def _as_netcdf(shared: State, path: Path, name: str) -> Response:
             f"the draws have {size} bytes; up to {MAX_CONVERTED_BYTES} are converted here",
             "take them as safetensors, and convert them with llc.draw_files.write_netcdf(read_draws(file), target)",
         )
+    shared.blobs.require_room(2 * size)
     with shared.blobs.scratch() as scratch:
         scratch.mkdir(parents=True)
         write_netcdf(read_draws(path), scratch / name)

@@ -11,13 +11,12 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
-from sqlalchemy.exc import OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from llc.errors import InputError
+from store.database import AWAY
 from store.errors import (
     ConflictError,
     DiskFullError,
@@ -118,8 +117,8 @@ def install(app: FastAPI) -> None:
     app.exception_handler(InputError)(_input_error)
     app.exception_handler(RequestValidationError)(_invalid_request)
     app.exception_handler(HTTPException)(_http_exception)
-    app.exception_handler(OperationalError)(_database_error)
-    app.exception_handler(PoolTimeoutError)(_database_error)
+    for error in AWAY:
+        app.exception_handler(error)(_database_error)
     app.exception_handler(ClientDisconnect)(_client_left)
     app.exception_handler(OSError)(_os_error)
 

@@ -1,8 +1,8 @@
-"""How reads are answered: many, short, and not to wait for what takes long."""
+"""In which threads requests are answered: reads, which are many and short, are not to wait for what takes long."""
 
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 from anyio.to_thread import run_sync
 from fastapi.routing import APIRoute
@@ -17,6 +17,23 @@ THREADS = 12
 
 DRAWING_THREADS = 2
 """For pictures, which take half a second: they don't keep others waiting, and one is drawn at a time."""
+
+FILE_THREADS = 8
+"""For what reads a file to its end, for seconds or minutes: however many wait for that, they keep none of the threads
+that all other requests need.
+"""
+
+Result = TypeVar("Result")
+
+
+def reads_a_file(endpoint: Callable[..., Result]) -> Callable[..., Awaitable[Result]]:
+    """An endpoint, with a `shared: Shared`, that takes long."""
+
+    @functools.wraps(endpoint)
+    async def answer(shared: State, **values: Any) -> Result:
+        return await run_sync(functools.partial(endpoint, shared=shared, **values), limiter=shared.file_threads)
+
+    return answer
 
 
 class ReadRoute(APIRoute):

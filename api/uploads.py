@@ -10,7 +10,7 @@ from api.blobs import RAW_BODY, BlobOut, batches
 from api.dependencies import Reader, Shared, State, Writer
 from api.fields import Body, Sha256, Timestamp
 from api.problems import RESPONSES
-from api.reads import ReadRoute
+from api.reads import ReadRoute, reads_a_file
 from api.root_path import link
 from store import owners, quotas, uploads
 from store.errors import TooLargeError
@@ -63,7 +63,7 @@ def post_upload(body: NewUpload, request: Request, response: Response, key: Writ
             return UploadOut(id=None, sha256=body.sha256, size=body.size, offset=body.size, expires_at=None)
         upload, is_new = uploads.begin(session, key.tenant_id, body.sha256, body.size, shared.settings.upload_seconds)
         if is_new:
-            shared.blobs.require_room(body.size, shared.settings.disk_floor_bytes)
+            shared.blobs.require_room(body.size)
             quotas.require_room(session, shared.settings, key.tenant_id, "bytes", body.size, is_added=True)
         response.status_code = 201 if is_new else 200
         response.headers["Location"] = link(request, f"/v1/uploads/{upload.id}")
@@ -94,6 +94,7 @@ async def patch_upload(upload_id: str, request: Request, key: Writer, shared: Sh
 
 
 @router.post("/{upload_id}/complete", summary="Make an upload a blob", status_code=201)
+@reads_a_file
 def complete_upload(upload_id: str, key: Writer, shared: Shared) -> BlobOut:
     """All of it is read again and hashed; if it hashes to something else, all of it is gone."""
     upload = _find(shared, key.tenant_id, upload_id)
@@ -116,8 +117,10 @@ def _find(shared: State, tenant_id: str, upload_id: str) -> Upload:
 
 
 def _offset(shared: State, upload: Upload) -> int:
-    path = shared.blobs.part(upload.id)
-    return path.stat().st_size if path.exists() else 0
+    try:
+        return shared.blobs.part(upload.id).stat().st_size
+    except FileNotFoundError:  # nothing has come, or all of it is a blob by now
+        return 0
 
 
 def _show(shared: State, upload: Upload) -> UploadOut:

@@ -4,7 +4,7 @@ The reader, `llc.torch_files`, runs nothing of a file. Should it err, then in a 
 time, no network, an empty environment, one file to write, of a bounded size, and no file descriptor left to open
 another.
 
-    python -m llc.confined SOURCE TARGET NAME
+    python -m llc.confined SOURCE TARGET NAME ROOM
 """
 
 import contextlib
@@ -33,21 +33,23 @@ BYTES_PER_SECOND = 32 * 2**20
 DISK_FULL = 74
 """The exit status (EX_IOERR)."""
 
-_AT_ONCE = threading.BoundedSemaphore(2)
+AT_ONCE = threading.BoundedSemaphore(2)
+"""Conversions in one process."""
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 """All of it. Threads would reserve memory, and a process that has some can't leave the network."""
 
 
-def convert_torch_file(source: Path, target: Path) -> None:
+def convert_torch_file(source: Path, target: Path, room: int) -> None:
     """Write the state dict of a torch file as a safetensors file, in a process of its own; at most two at a time.
 
-    Raises: InputError `bad_torch_file`, also if that takes too much time or memory; OSError if the disk is full.
+    room: bytes that it may take on the disk. Raises: InputError `bad_torch_file`, also if that takes too much time or
+    memory; OSError if the disk is full, or there is not so much room.
     """
     what = called(source)
     seconds = SECONDS + source.stat().st_size / BYTES_PER_SECOND
-    command = [sys.executable, "-m", __name__, str(source.resolve()), str(target.resolve()), what]
-    with _AT_ONCE:
+    command = [sys.executable, "-m", __name__, str(source.resolve()), str(target.resolve()), what, str(room)]
+    with AT_ONCE:
         try:
             ended = subprocess.run(
                 command,
@@ -72,18 +74,18 @@ def convert_torch_file(source: Path, target: Path) -> None:
 
 def main() -> None:
     """The process: a refusal is said on stdout, as JSON."""
-    source, target, what = sys.argv[1:]
+    source, target, what, room = sys.argv[1:]
     with Path(source).open("rb") as reading, Path(target).open("xb") as writing:
-        _confine(reading, writing)
+        _confine(reading, writing, int(room))
         too_large = _said(bad_torch_file(what, f"reading it took more than {MEMORY_BYTES} bytes of memory"))
         try:
             convert(reading, writing, what)
         except InputError as error:
             os.write(1, _said(error))
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # the last: more than the room
                 raise
-            sys.exit(DISK_FULL)
+            os._exit(DISK_FULL)  # at once: to close the file would try to write once more
         except MemoryError:  # while there is none, not even a text can be made
             os.write(1, too_large)
 
@@ -92,7 +94,7 @@ def _said(error: InputError) -> bytes:
     return json.dumps({"code": error.code, "detail": error.detail, "hint": error.hint}).encode()
 
 
-def _confine(reading: BinaryIO, writing: BinaryIO) -> None:
+def _confine(reading: BinaryIO, writing: BinaryIO, room: int) -> None:
     """From now on, for good."""
     size = os.fstat(reading.fileno()).st_size
     seconds = int(SECONDS + size / BYTES_PER_SECOND)
@@ -100,7 +102,7 @@ def _confine(reading: BinaryIO, writing: BinaryIO) -> None:
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_CPU: seconds,
         resource.RLIMIT_DATA: MEMORY_BYTES,
-        resource.RLIMIT_FSIZE: MAX_SHARING * size + 2**25,  # and a header
+        resource.RLIMIT_FSIZE: max(0, min(room, MAX_SHARING * size + 2**25)),  # and a header
         resource.RLIMIT_NOFILE: max(reading.fileno(), writing.fileno()) + 2,  # one more, of the mapping
     }
     if sys.platform == "linux":

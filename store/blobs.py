@@ -17,11 +17,12 @@ from store.errors import DiskFullError, TooLargeError
 
 class BlobStore:
     """A folder of blobs, shared by the API and the workers: `root/ab/cd/abcd…`; in `root/uploads` what is under way, in
-    `root/saved` what shards have computed so far.
+    `root/saved` what shards have computed so far. floor_bytes: of the disk, which files from outside leave free.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, floor_bytes: int = 0) -> None:
         self.root = root
+        self._floor_bytes = floor_bytes
 
     def path(self, sha256: str) -> Path:
         """Where the blob of this hash is, or would be."""
@@ -71,10 +72,14 @@ class BlobStore:
         """The file of an upload in parts."""
         return self._uploads / f"{upload_id}.part"
 
-    def require_room(self, num_bytes: int, floor_bytes: int) -> None:
-        """Refuse what would leave less than the floor. Raises: DiskFullError."""
+    def room(self) -> int:
+        """How many bytes may come from outside; below 0, if the disk is fuller than it should be."""
         self.root.mkdir(parents=True, exist_ok=True)
-        if shutil.disk_usage(self.root).free - num_bytes < floor_bytes:
+        return shutil.disk_usage(self.root).free - self._floor_bytes
+
+    def require_room(self, num_bytes: int) -> None:
+        """Refuse what would leave less than the floor. Raises: DiskFullError."""
+        if num_bytes > self.room():
             raise DiskFullError
 
     def remove(self, sha256: str, older_than_seconds: float) -> bool:
@@ -118,7 +123,7 @@ class BlobStore:
         """Delete what killed processes left of uploads, and what nobody resumed; how many files there were."""
         limit = time.time() - older_than_seconds
         left = [*self._uploads.glob("*.tmp"), *self._uploads.glob("*.part"), *(self.root / "saved").glob("*")]
-        abandoned = [path for path in left if path.stat().st_mtime < limit]
+        abandoned = [path for path in left if _is_older(path, limit)]
         for path in abandoned:
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
@@ -143,12 +148,12 @@ class Incoming:
         self._max_bytes = max_bytes
         self._file = path.open("xb")
         self._hash = hashlib.sha256()
-        self._size = 0
+        self.size = 0
 
     def write(self, chunk: bytes) -> None:
         """Append. Raises: TooLargeError."""
-        self._size += len(chunk)
-        if self._size > self._max_bytes:
+        self.size += len(chunk)
+        if self.size > self._max_bytes:
             raise TooLargeError("the upload", self._max_bytes)
         self._hash.update(chunk)
         self._file.write(chunk)
@@ -158,14 +163,14 @@ class Incoming:
         if self._hash.hexdigest() != sha256:
             raise InputError(
                 "wrong_hash",
-                f"the {self._size} bytes received have the SHA-256 {self._hash.hexdigest()}, not {sha256}",
+                f"the {self.size} bytes received have the SHA-256 {self._hash.hexdigest()}, not {sha256}",
                 "send the file again; if this stays, hash the very bytes that are sent",
             )
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
         self._store.move_in(self._path, sha256)
-        return self._size
+        return self.size
 
     def discard(self) -> None:
         """Give up what was not kept."""
@@ -179,6 +184,13 @@ class Incoming:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.discard()
+
+
+def _is_older(path: Path, time: float) -> bool:
+    try:
+        return path.stat().st_mtime < time
+    except FileNotFoundError:  # it has been given another name, or is gone
+        return False
 
 
 def _make_folder(folder: Path, root: Path) -> None:

@@ -8,10 +8,15 @@ from typing import Any
 
 import psycopg
 from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 LOCK_SECONDS = 10
 SWEEPER = "lambdahat sweeper"
 """Its name in the database."""
+
+AWAY = (OperationalError, PoolTimeoutError)
+"""What a statement raises while the database can't be reached; also that all connections wait for it."""
 
 GRACE_SECONDS = 2.0
 """For the server to say itself that a statement took too long."""

@@ -6,6 +6,7 @@ The answer is kept in the transaction of what was done: so both are there, or ne
 from dataclasses import dataclass
 
 from sqlalchemy import delete, func, text
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from llc.errors import InputError
@@ -31,9 +32,7 @@ def begin(session: Session, tenant_id: str, key: str, fingerprint: str) -> Answe
     """
     lock = text("SELECT pg_try_advisory_xact_lock(hashtextextended(:key, 0))")
     if not session.scalar(lock, {"key": f"{tenant_id} {key}"}):
-        raise ConflictError(
-            "request_in_flight", "the request of this Idempotency-Key is being answered", "try again in a second"
-        )
+        raise _in_flight()
     found = session.get(IdempotencyKey, (tenant_id, key))
     if found is None:
         return None
@@ -47,17 +46,20 @@ def begin(session: Session, tenant_id: str, key: str, fingerprint: str) -> Answe
 
 
 def end(session: Session, tenant_id: str, key: str, fingerprint: str, answer: Answer) -> None:
-    """Keep an answer, if this transaction is committed."""
-    session.add(
-        IdempotencyKey(
-            tenant_id=tenant_id,
-            key=key,
-            fingerprint=fingerprint,
-            status=answer.status,
-            headers=answer.headers,
-            body=answer.body,
-        )
-    )
+    """Keep an answer, if this transaction is committed.
+
+    Raises: ConflictError `request_in_flight`, if meanwhile another was kept: what commits before it reads a large file
+    gives up its lock. Then all of this is undone, and who asks again is given that answer.
+    """
+    said = {"status": answer.status, "headers": answer.headers, "body": answer.body}
+    added = insert(IdempotencyKey).values(tenant_id=tenant_id, key=key, fingerprint=fingerprint, **said)
+    if session.scalar(added.on_conflict_do_nothing().returning(IdempotencyKey.key)) is None:
+        raise _in_flight()
+
+
+def _in_flight() -> ConflictError:
+    detail = "the request of this Idempotency-Key is being answered"
+    return ConflictError("request_in_flight", detail, "try again in a second")
 
 
 def forget_old(session: Session) -> None:

@@ -131,7 +131,7 @@ def _converted(session: Session, blobs: BlobStore, tenant_id: str, sha256: str, 
     with blobs.scratch() as folder:
         folder.mkdir()
         file = folder / "converted"
-        convert_torch_file(blobs.path(sha256), file)
+        convert_torch_file(blobs.path(sha256), file, blobs.room())
         check_checkpoint(file, layout, what)
         blob, size = blobs.adopt(file)
     owners.add_owner(session, tenant_id, blob, size)

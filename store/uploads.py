@@ -11,13 +11,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from llc.errors import InputError
 from store import owners
 from store.blobs import BlobStore
-from store.errors import ConflictError, TooLargeError
+from store.errors import ConflictError, NotFoundError, TooLargeError
 from store.ids import new_id
 from store.owned import find
 from store.tables import Upload
@@ -25,30 +26,32 @@ from store.tables import Upload
 
 def begin(session: Session, tenant_id: str, sha256: str, size: int, seconds: float) -> tuple[Upload, bool]:
     """The tenant's upload of this blob, to be completed within so long, and whether it is new."""
-    upload = session.scalar(select(Upload).where(Upload.tenant_id == tenant_id, Upload.sha256 == sha256))
-    if upload is not None and upload.size != size:
+    upload_id, expires_at = new_id("upl"), func.now() + func.make_interval(0, 0, 0, 0, 0, 0, seconds)
+    values = {"id": upload_id, "tenant_id": tenant_id, "sha256": sha256, "size": size, "expires_at": expires_at}
+    begun = insert(Upload).values(values)
+    prolonged = begun.on_conflict_do_update(index_elements=["tenant_id", "sha256"], set_={"expires_at": expires_at})
+    upload = session.scalars(prolonged.returning(Upload)).one()
+    if upload.size != size:
         raise InputError(
             "wrong_size", f"an upload of {sha256} was begun with {upload.size} bytes, not {size}", "DELETE it first"
         )
-    is_new = upload is None
-    if upload is None:
-        upload = Upload(id=new_id("upl"), tenant_id=tenant_id, sha256=sha256, size=size)
-        session.add(upload)
-    upload.expires_at = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, seconds)
-    session.flush()
-    session.refresh(upload)
-    return upload, is_new
+    return upload, upload.id == upload_id
 
 
 def end(session: Session, blobs: BlobStore, tenant_id: str, upload_id: str) -> None:
-    """Give an upload up. Raises: NotFoundError."""
-    session.delete(find(session, Upload, tenant_id, upload_id))
-    blobs.part(upload_id).unlink(missing_ok=True)
+    """Give an upload up. Raises: NotFoundError; ConflictError `upload_busy`."""
+    upload = find(session, Upload, tenant_id, upload_id)
+    with Part(blobs, upload) as part:
+        session.delete(upload)
+        part.remove()
 
 
 def keep(session: Session, upload: Upload) -> bool:
-    """Its file has become a blob: the tenant's. Whether that is new to it."""
-    session.execute(delete(Upload).where(Upload.id == upload.id))
+    """Its file has become a blob: the tenant's. Whether that is new to it. Raises: NotFoundError, if it was given up or
+    has expired, since only what is under way has a place in the tenant's quota.
+    """
+    if session.scalar(delete(Upload).where(Upload.id == upload.id).returning(Upload.id)) is None:
+        raise NotFoundError("upload", upload.id, "it was given up meanwhile; begin again")
     return owners.add_owner(session, upload.tenant_id, upload.sha256, upload.size)
 
 
@@ -89,7 +92,7 @@ class Part:
         self._file.seek(0)
         found = hashlib.file_digest(self._file, "sha256").hexdigest()
         if found != self._upload.sha256:
-            self._path.unlink()
+            self.remove()
             raise InputError(
                 "wrong_hash",
                 f"the {self.offset} bytes received have the SHA-256 {found}, not {self._upload.sha256}",
@@ -97,6 +100,10 @@ class Part:
             )
         os.fsync(self._file.fileno())
         self._blobs.move_in(self._path, self._upload.sha256)
+
+    def remove(self) -> None:
+        """It is not wanted any more."""
+        self._path.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         return self

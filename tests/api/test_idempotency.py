@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 import lambdahat
 from store import idempotency
+from store.errors import ConflictError
 from store.tables import IdempotencyKey
 from tests.api.lab import SPEC, Lab, data, refused
 from tests.chaos.proxy import Proxy
@@ -48,6 +49,21 @@ def test_again_is_once(lab: Lab, requests: dict[str, dict[str, Any]], address: s
 
 def _all(lab: Lab, address: str) -> list[Any]:
     return lab.get(address, params={"limit": 100}).json()["data"]
+
+
+def test_a_lock_that_is_given_up_for_a_large_file(lab: Lab) -> None:
+    """Two at once may do it, and one is kept: the other is told to ask again, and nothing of it stays."""
+    answers = [idempotency.Answer(201, {}, body) for body in ("first", "second")]
+    with Session(lab.engine) as first, Session(lab.engine) as second:
+        for session in (first, second):
+            assert idempotency.begin(session, lab.tenant_id, "key", "fingerprint") is None
+            session.commit()
+        idempotency.end(second, lab.tenant_id, "key", "fingerprint", answers[1])
+        second.commit()
+        with pytest.raises(ConflictError, match="being answered"):
+            idempotency.end(first, lab.tenant_id, "key", "fingerprint", answers[0])
+        first.rollback()
+        assert idempotency.begin(first, lab.tenant_id, "key", "fingerprint") == answers[1]
 
 
 def test_another_request_with_the_same_key_is_refused(lab: Lab, requests: dict[str, dict[str, Any]]) -> None:

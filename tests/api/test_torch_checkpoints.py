@@ -1,7 +1,9 @@
 """Checkpoints posted as torch wrote them."""
 
 import io
+import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -9,6 +11,7 @@ from safetensors.numpy import load_file
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from llc.confined import AT_ONCE
 from store.blobs import BlobStore
 from store.tables import BlobOwner
 from tests.api.lab import Lab, created, parameters, refused
@@ -55,6 +58,18 @@ def test_it_is_made_once(lab: Lab) -> None:
     path = BlobStore(lab.blob_dir).path(blob)
     path.write_bytes(path.read_bytes()[:100])
     assert created(post(lab, series, 6, blob))["blob"] == first["blob"]
+
+
+def test_however_many_wait_for_a_conversion_others_are_answered(lab: Lab) -> None:
+    series, blob = lab.series(), lab.upload(torch_file(parameters(1)))
+    with ThreadPoolExecutor(50) as threads:
+        with AT_ONCE, AT_ONCE:  # two of others, without end
+            posted = [threads.submit(post, lab, series, step, blob) for step in range(50)]
+            time.sleep(1.0)  # until all have arrived
+            assert lab.get("/readyz").is_success
+            lab.upload(b"another file")
+            assert not any(one.done() for one in posted)
+        assert {one.result().status_code for one in posted} == {201}
 
 
 def test_one_that_does_not_fit_leaves_nothing(lab: Lab) -> None:

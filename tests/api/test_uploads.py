@@ -7,14 +7,19 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
 import torch
 from sqlalchemy import Engine
+from sqlalchemy.orm import Session
 
 from store.blobs import BlobStore
+from store.errors import NotFoundError
+from store.tables import Upload
+from store.uploads import keep
 from tests.api.conftest import new_lab, serving
 from tests.api.lab import SPEC, Lab, created, data, parameters, refused, sha256
 
@@ -79,12 +84,32 @@ def test_only_one_request_writes_at_a_time(lab: Lab) -> None:
         while (there := int(lab.head(path).headers["Upload-Offset"])) == 0:
             assert time.monotonic() < deadline
         refused(send(lab, path, there, content[there:]), 409, "upload_busy")
+        refused(lab.delete(path), 409, "upload_busy")
     while True:
         there = int(lab.head(path).headers["Upload-Offset"])
         if send(lab, path, there, content[there:]).status_code == 204:
             break
         assert time.monotonic() < deadline
     created(lab.post(f"{path}/complete"))
+
+
+def test_two_that_begin_at_once_begin_the_same(lab: Lab) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        for n in range(10):
+            body = {"sha256": sha256(f"{lab.tenant_id} {n}".encode()), "size": 9}
+            answers = list(threads.map(lambda body: lab.post("/v1/uploads", json=body), [body] * 8))
+            assert sorted(answer.status_code for answer in answers) == [200] * 7 + [201]
+            assert len({answer.json()["id"] for answer in answers}) == 1
+
+
+def test_what_is_given_up_is_nobodys(lab: Lab) -> None:
+    """In the moment between the file's move and the row's end."""
+    path = begin(lab, b"all of it")
+    with Session(lab.engine) as session:
+        upload = session.get_one(Upload, path.rpartition("/")[2])
+        assert lab.delete(path).status_code == 204
+        with pytest.raises(NotFoundError, match="no upload"):
+            keep(session, upload)
 
 
 def test_what_does_not_hash_to_its_name_is_gone(lab: Lab) -> None:
@@ -150,6 +175,9 @@ def test_quotas(strict: Lab) -> None:
     refused(strict.put(f"/v1/blobs/{'0' * 64}", content=b"x" * (free + 1)), 403, "quota_exceeded")
     refused(strict.post("/v1/uploads", json={"sha256": "0" * 64, "size": free + 1}), 403, "quota_exceeded")
     assert strict.everything() == before
+    # Nor of unknown length, as soon as it is too much.
+    refused(strict.put(f"/v1/blobs/{'0' * 64}", content=iter([b"x" * (free + 1)])), 403, "quota_exceeded")
+    assert strict.everything() == before
     path = begin(strict, b"x" * free)  # what is announced is taken
     refused(strict.put(f"/v1/blobs/{sha256(b'y')}", content=b"y"), 403, "quota_exceeded")
     assert strict.delete(path).status_code == 204
@@ -166,6 +194,7 @@ def test_a_disk_that_is_almost_full_is_left_alone(environment: dict[str, str], e
     with serving(environment | floor) as url, new_lab(url, engine, blob_dir) as lab:
         before = lab.everything()
         refused(lab.put(f"/v1/blobs/{sha256(b'x')}", content=b"x"), 507, "disk_full")
+        refused(lab.put(f"/v1/blobs/{sha256(b'x')}", content=iter([b"x"])), 507, "disk_full")
         refused(lab.post("/v1/uploads", json={"sha256": sha256(b"x"), "size": 1}), 507, "disk_full")
         assert lab.everything() == before
 

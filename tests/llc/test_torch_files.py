@@ -69,7 +69,7 @@ STATES: dict[str, dict[str, torch.Tensor]] = {
 def converted(content: bytes, folder: Path) -> dict[str, torch.Tensor]:
     """Through the process."""
     (folder / "file.pt").write_bytes(content)
-    convert_torch_file(folder / "file.pt", folder / "file.safetensors")
+    convert_torch_file(folder / "file.pt", folder / "file.safetensors", room=2**30)
     return load_file(folder / "file.safetensors")
 
 
@@ -207,7 +207,7 @@ from pathlib import Path
 from llc.confined import _confine
 source, target = sys.argv[1:]
 with Path(source).open("rb") as reading, Path(target).open("xb") as writing:
-    _confine(reading, writing)
+    _confine(reading, writing, 2**30)
     def refused(act):
         try:
             act()
@@ -248,3 +248,14 @@ def test_what_the_process_can_not(tmp_path: Path) -> None:
         f'"limits": [0, 30, {confined.MEMORY_BYTES}, {fsize}], "network": "OSError101"}}'
     )
     assert resource.getrlimit(resource.RLIMIT_DATA)[0] != confined.MEMORY_BYTES
+
+
+@pytest.mark.parametrize("room", [-1, 0, 1000, 7_000_000])
+def test_no_more_is_written_than_there_is_room(tmp_path: Path, room: int) -> None:
+    """16 names of one tensor of half a megabyte: sixteen times the file."""
+    (tmp_path / "file.pt").write_bytes(saved(dict.fromkeys("abcdefghijklmnop", torch.zeros(131_072))))
+    with pytest.raises(OSError, match="No space left"):
+        convert_torch_file(tmp_path / "file.pt", tmp_path / "file.safetensors", room)
+    assert (tmp_path / "file.safetensors").stat().st_size <= max(room, 0)
+    convert_torch_file(tmp_path / "file.pt", tmp_path / "whole.safetensors", 9_000_000)
+    assert (tmp_path / "whole.safetensors").stat().st_size > 8_000_000
