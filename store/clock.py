@@ -39,8 +39,10 @@ def straighten(session: Session, lease_seconds: float) -> None:
     """Bring back what lies further ahead than anything of ours is ever put: the clock was set back since."""
     session.execute(
         text(
-            "UPDATE shards SET run_at = now()"
-            " WHERE state = 'queued' AND run_at > now() + make_interval(secs => :most) AND run_at < :never"
+            "UPDATE shards SET run_at = now() WHERE state = 'queued' AND run_at < :never"
+            " AND run_at > now() + greatest(make_interval(secs => :most),"
+            # The pause after a reading of the stages is as long as that took.
+            " CASE WHEN kind = 'stages' THEN (run_at - started_at) / 2 END)"
         ),
         {"most": MAX_BACKOFF_SECONDS, "never": NEVER},
     )

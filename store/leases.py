@@ -311,14 +311,15 @@ def dispatch(session: Session, queue: str, again_seconds: float, window: int, ly
     """Mark due shards of a queue as hinted at and return the hints, to be sent once this is committed.
 
     A hint that was not followed is sent again: the broker may have lost it. At most `window` are under way, of which
-    `lying` are known to lie in the broker; those of shards that were begun before don't wait for others.
+    `lying` are known to lie in the broker; those of shards that were begun before don't wait for others, but no more
+    than two windows lie there in all, however often nobody follows them.
     """
-    urgent = _dispatch(session, queue, again_seconds, window, is_urgent=True)
+    urgent = _dispatch(session, queue, again_seconds, window, is_urgent=True, lying=max(0, lying - window))
     return urgent + _dispatch(session, queue, again_seconds, window, is_urgent=False, lying=lying)
 
 
 def _dispatch(
-    session: Session, queue: str, again_seconds: float, window: int, is_urgent: bool, lying: int = 0
+    session: Session, queue: str, again_seconds: float, window: int, is_urgent: bool, lying: int
 ) -> list[Hint]:
     rows = session.execute(
         text(

@@ -28,8 +28,10 @@ def main() -> None:
     queues = ("auto", device)
     watch(queues)
     if device == "gpu":
-        supervisor.use_gpus(max(gpus, 1))
-    supervisor.prepare(concurrency if device == "cpu" else min(concurrency, max(gpus, 1)))
+        gpus = max(gpus, 1)
+        supervisor.use_gpus(gpus)
+        concurrency = min(concurrency, gpus)  # one more would wait for a GPU with a shard in its hands
+    supervisor.prepare(concurrency)
     app.worker_main(
         [
             "--quiet",  # no banner between the lines of JSON

@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
-from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from store import leases
 from store.blobs import BlobStore
-from store.database import connect
+from store.database import AWAY, connect
 from store.ids import new_id
 from store.leases import Lease, LeaseLostError
 from store.logs import Outage
@@ -37,6 +36,8 @@ SAVING_SECONDS = 3.0
 """For a child to save what it has computed when this worker is to end."""
 
 AGAIN_SECONDS = 1.0
+ALL_DONE = 2**62
+"""Row-steps: more than any shard has."""
 
 T = TypeVar("T")
 
@@ -114,7 +115,7 @@ class Supervisor:
         try:
             with Session(self._engine) as session, session.begin():
                 lease = leases.claim(session, shard_id, owner, self._settings.lease_seconds)
-        except OperationalError as error:
+        except AWAY as error:
             self._database.away(error)
             # Or it was, and the answer was lost. Nobody would compute it until that lease ran out.
             with suppress(_StoppingError):
@@ -134,7 +135,7 @@ class Supervisor:
         """Compute, and say how it ended, to the database and in a word. scratch: where the child may leave files."""
         try:
             answer = self._compute(lease, scratch)
-            blobs = self._adopt(answer, scratch)
+            blobs = self._adopt(lease, answer, scratch)
         except LeaseLostError:
             return "lost"
         except _CancelledError:
@@ -162,10 +163,15 @@ class Supervisor:
             self._blobs.forget(lease.shard_id)
             return "succeeded"
 
-    def _adopt(self, answer: list[dict[str, Any]], scratch: Path) -> dict[str, int]:
-        """Make the files that the rows of an answer name blobs, and name those instead: {SHA-256: size}."""
-        blobs: dict[str, int] = {}
+    def _adopt(self, lease: Lease, answer: list[dict[str, Any]], scratch: Path) -> dict[str, int]:
+        """Make the files that the rows of an answer name blobs, and name those instead: {SHA-256: size}. With
+        heartbeats: to hash and to sync thousands may take longer than a lease.
+        """
+        blobs, next_heartbeat = dict[str, int](), time.monotonic() + self._settings.heartbeat_seconds
         for row in answer:
+            if time.monotonic() >= next_heartbeat:
+                self._heartbeat(lease, ALL_DONE)
+                next_heartbeat = time.monotonic() + self._settings.heartbeat_seconds
             if row.get("draws") is not None:
                 sha256, size = self._blobs.adopt(scratch / Path(row["draws"]).name)
                 row["draws"], blobs[sha256] = sha256, size
@@ -227,7 +233,7 @@ class Supervisor:
                     answer = act(session)
                 self._database.back()
                 return answer
-            except OperationalError as error:
+            except AWAY as error:
                 self._database.away(error)
                 if to_the_end:
                     time.sleep(AGAIN_SECONDS)
@@ -238,7 +244,7 @@ class Supervisor:
         try:
             with Session(self._engine) as session, session.begin():
                 cancel = leases.heartbeat(session, lease, done, self._settings.lease_seconds)
-        except OperationalError as error:
+        except AWAY as error:
             # Work goes on: the fence keeps us from writing if the shard is given to another meanwhile.
             self._database.away(error)
             return
@@ -267,7 +273,13 @@ class Supervisor:
         return self._new_child()
 
     def _new_child(self) -> ChildProcess:
-        return ChildProcess(self._memory_bytes, self._gpus.get() if self._gpus else None)
+        gpu = self._gpus.get() if self._gpus else None
+        try:
+            return ChildProcess(self._memory_bytes, gpu)
+        except BaseException:
+            if self._gpus and gpu is not None:
+                self._gpus.put(gpu)
+            raise
 
     def _end(self, child: ChildProcess) -> None:
         child.kill()

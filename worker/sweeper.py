@@ -64,7 +64,8 @@ class Sweeper:
             except Exception:  # of this job alone, settings of an older version say
                 log.exception("job_not_extended", job=job)
             else:
-                log.info("job_extended", job=job, checkpoints=taken)
+                if taken:  # none, while the tenant may queue no more
+                    log.info("job_extended", job=job, checkpoints=taken)
 
     def _dispatch(self, queue: str) -> None:
         settings, lying = self._settings, hints.count(queue)

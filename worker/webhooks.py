@@ -82,7 +82,7 @@ class Sender:
 
     def _deliver(self, parcel: Parcel) -> None:
         try:
-            outcome = send(parcel, self._settings, self._tls)
+            outcome = self._outcome(parcel)
             about = {"delivery": parcel.delivery_id, "webhook": parcel.webhook_id, "attempt": parcel.attempt}
             log.info("webhook_sent", **about, status=outcome.status, reason=outcome.error)
             with Session(self._engine) as session, session.begin():
@@ -96,6 +96,13 @@ class Sender:
             with self._lock:
                 self._free += 1
             self._changed.set()
+
+    def _outcome(self, parcel: Parcel) -> Outcome:
+        try:
+            return send(parcel, self._settings, self._tls)
+        except Exception as error:  # a fault of ours is an attempt, too: else there would be no end of them
+            log.exception("webhook_not_sent", delivery=parcel.delivery_id)
+            return Outcome(None, f"a fault of the server: {type(error).__name__}")
 
 
 def send(parcel: Parcel, settings: StoreSettings, tls: ssl.SSLContext) -> Outcome:
@@ -134,7 +141,7 @@ def _seconds(asked: str, now: datetime) -> float | None:
         return float(asked[:10])
     try:
         return (email.utils.parsedate_to_datetime(asked) - now).total_seconds()
-    except (ValueError, TypeError):  # no date, or one without a time zone
+    except (ValueError, TypeError, OverflowError):  # no date, or one without a time zone, or beyond all calendars
         return None
 
 

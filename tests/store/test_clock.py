@@ -52,6 +52,24 @@ def test_what_lies_where_it_should_is_left_alone(jobs: Jobs) -> None:
     assert [(shard.run_at, shard.lease_expires_at) for shard in map(jobs.shard, shards)] == before
 
 
+@pytest.mark.parametrize(("ahead", "is_left"), [("19 minutes", True), ("21 minutes", False), ("10 years", False)])
+def test_the_pause_after_a_reading_is_as_long_as_that_took(jobs: Jobs, ahead: str, is_left: bool) -> None:
+    """Read for twenty minutes, of which the pause has begun; the clock may have been set back since."""
+    _, shards = jobs.create()
+    with jobs.session() as session:
+        session.execute(
+            text(
+                "UPDATE shards SET run_at = now() + cast(:ahead AS interval),"
+                " started_at = now() + cast(:ahead AS interval) - interval '40 minutes' WHERE id = :last"
+            ),
+            {"ahead": ahead, "last": shards[-1]},
+        )
+    before = jobs.shard(shards[-1]).run_at
+    with jobs.session() as session:
+        straighten(session, LEASE)
+    assert (jobs.shard(shards[-1]).run_at == before) == is_left
+
+
 def test_a_clock_that_nobody_sets_is_steady(jobs: Jobs) -> None:
     clock = Clock()
     with jobs.session() as session:

@@ -379,6 +379,8 @@ def test_no_more_hints_than_the_window_are_under_way(jobs: Jobs) -> None:
         assert [hint.shard_id for hint in leases.dispatch(session, "auto", 60.0, 4)] == [sorted(shards)[4]]
     jobs.fail(lease)
     jobs.make_due(shards[0])
+    with jobs.session() as session:
+        assert leases.dispatch(session, "auto", 60.0, 4, lying=8) == []
     with jobs.session() as session:  # what was begun waits for no others
         assert leases.dispatch(session, "auto", 60.0, 4, lying=4) == [Hint(shards[0], "auto", is_urgent=True)]
 
