@@ -13,6 +13,9 @@ What has to be chosen, and from what:
   the anchor already, and a larger batch where the excess is too large still.
 - **Kernel**: averaged-noise SGLD against BAOAB, by the sampling error that either reaches with equal gradients.
 - **Draws** by that sampling error and the target, within the budget.
+
+The pilot has noise of its own. Settings that are chosen because these very draws look good would make the same draws,
+taken again for the measurement, look better than they are.
 """
 
 import math
@@ -29,8 +32,10 @@ from torch import Tensor
 from llc.chains import Chains
 from llc.curvature import Curvature, random_signs
 from llc.ensemble import PLAN, Plan
+from llc.errors import InputError
 from llc.objective import Objective
 from llc.progress import NO_PROGRESS, Progress
+from llc.randomness import seed_of
 from llc.rows import concatenate, rows_of
 from llc.settings import AutoLLCSettings, BAOABSettings, LLCSettings, SamplerSettings, Target
 from llc.trials import MAX_EXCESS, Trial, TrialRun
@@ -94,8 +99,22 @@ def calibrate(
     plan: Plan = PLAN,
     progress: Progress = NO_PROGRESS,
 ) -> Calibration:
-    """Choose settings. anchors: (checkpoints, d) of the pilot; baselines: (checkpoints, n), per-sample losses there."""
-    return _Pilot(objective, anchors, baselines, auto, plan, progress).run()
+    """Choose settings. anchors: (checkpoints, d) of the pilot; baselines: (checkpoints, n), per-sample losses there.
+
+    Raises: InputError `not_finite`, where there is nothing to choose by.
+    """
+    finite = baselines.isfinite().all(1)  # of others no chain can tell anything
+    if not bool(finite.any()):
+        raise _not_finite("the loss of every checkpoint of the pilot is infinite or NaN")
+    return _Pilot(objective, anchors[finite], baselines[finite], auto, plan, progress).run()
+
+
+def _not_finite(detail: str) -> InputError:
+    return InputError("not_finite", detail, "leave out the checkpoints of a run that blew up, or set epsilon yourself")
+
+
+Move = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Of λ̂ from half a step to it, as a share, with its noise: (checkpoints,) each."""
 
 
 @dataclass
@@ -127,13 +146,15 @@ class _Pilot:
                 gamma=self.auto.gamma or 0.0,
                 batch_size=min(self.auto.batch_size, self.objective.num_samples),
                 num_probe_samples=0,
+                seed=seed_of("pilot", self.auto.seed),
             )
         )
         settings, curvature = self._choose_scale(settings)
         settings = self._choose_gradient(settings, curvature)
         settings, curvature = self._choose_step(settings, curvature)
         settings, trials = self._choose_kernel(settings)
-        settings = _update(self._choose_draws(settings, trials), num_probe_samples=self.auto.num_probe_samples)
+        settings = self._choose_draws(settings, trials)
+        settings = _update(settings, num_probe_samples=self.auto.num_probe_samples, seed=self.auto.seed)
         return Calibration(settings, curvature, self.trials, self.gradients, self.reasons)
 
     def _affordable(self, settings: LLCSettings) -> LLCSettings:
@@ -177,6 +198,8 @@ class _Pilot:
             np.stack([random_signs(self.auto.seed, 1 + k, self.anchors.shape[1]) for k in range(len(self.anchors))])
         ).to(self.anchors)
         curvature = max(self.curvature.at(self.anchors), self.curvature.at(self.anchors + nudge * signs))
+        if not math.isfinite(curvature):
+            raise _not_finite("at a checkpoint of the pilot the loss has no finite curvature")
         for _ in range(ROUNDS):
             settings = self._scaled(settings, curvature)
             chains = self._chains(settings)
@@ -250,12 +273,11 @@ class _Pilot:
         be the same without its control variate, too: that hides some of a step's heat, by which chains may be lost.
         """
         moves = [trial.changes(v, control=control) for v in range(len(SHARES) - 1) for control in (True, False)]
-        agrees = [bool(np.all(np.abs(moved) <= np.maximum(MAX_STEP_CHANGE, noise))) for moved, noise in moves]
+        agrees = list(map(_is_small, moves))
         chosen = len(SHARES) - 1
         while chosen and fit[chosen - 1] and all(agrees[2 * chosen - 2 : 2 * chosen]):
             chosen -= 1
-        moved, noise = moves[2 * min(chosen, len(SHARES) - 2)]
-        error = math.sqrt(max(0.0, float(np.mean(moved**2 - noise**2))))
+        error = _beyond_noise(moves[2 * min(chosen, len(SHARES) - 2)])
         if chosen == len(SHARES) - 1:
             error /= 4  # the change from twice the step; of second order
         error, settings = max(error, MIN_STEP_ERROR), trial.variants[chosen]
@@ -266,22 +288,24 @@ class _Pilot:
         return _update(settings, step_error=error)
 
     def _choose_kernel(self, settings: LLCSettings) -> tuple[LLCSettings, Sequence[Trial]]:
-        """BAOAB in place of SGLD if it is as healthy and reaches a smaller error with as many gradients; and the trials
-        of the one chosen.
+        """BAOAB in place of SGLD if it is as healthy, at half the step the same, and reaches a smaller error with as
+        many gradients; and the trials of the one chosen.
         """
         other = _update(settings, sampler=BAOABSettings(epsilon=settings.sampler.epsilon, momentum=MOMENTUM))
         beyond = _update(other, sampler=_with_epsilon(other, SHARES[0] * settings.sampler.epsilon))
-        first, second = self._trial([settings]), self._trial([beyond, other])
+        finer = _update(other, sampler=_with_epsilon(other, settings.sampler.epsilon / 2))
+        first, second = self._trial([settings]), self._trial([beyond, other, finer])
         mine, its = first.table(), second.table()[second.rows(1)]
         pairs = list(zip(first.estimates, second.estimates[second.rows(1)], strict=True))
         agree = all(abs(a.value - b.value) <= 3 * math.hypot(a.std_error, b.std_error) for a, b in pairs)
-        if not (agree and second.fitness()[:, 1].all()):
+        moves = [second.changes(1, control=control) for control in (True, False)]
+        if not (agree and second.fitness()[:, 1].all() and all(map(_is_small, moves))):
             self.reasons.append("SGLD with averaged noise: BAOAB is too hot at this step")
             return settings, mine
         ratio = float(np.median([b.std_error / a.std_error for a, b in pairs]))
         if ratio < MAX_ERROR_RATIO:
             self.reasons.append(f"BAOAB: its error bars are {ratio:.2f} of SGLD's")
-            return other, its
+            return _update(other, step_error=max(settings.step_error, _beyond_noise(moves[0]))), its
         self.reasons.append(f"SGLD with averaged noise: BAOAB's error bars are {ratio:.2f} of its")
         return settings, mine
 
@@ -341,6 +365,17 @@ class _Pilot:
     def _count_steps(self, steps: int, settings: LLCSettings, variants: int) -> None:
         gradients = 2 if settings.gradient == "control_variate" else 1
         self.gradients += steps * gradients * settings.num_chains * len(self.anchors) * variants
+
+
+def _is_small(move: Move) -> bool:
+    moved, noise = move
+    return bool(np.all(np.abs(moved) <= np.maximum(MAX_STEP_CHANGE, noise)))
+
+
+def _beyond_noise(move: Move) -> float:
+    """Root mean square over checkpoints."""
+    moved, noise = move
+    return math.sqrt(max(0.0, float(np.mean(moved**2 - noise**2))))
 
 
 def _why_as_many(draws: int, least: int, most: int) -> str:

@@ -13,9 +13,12 @@ tether holds most, c is small.
 
 The standard error has parts, added in squares. That of sampling is the larger of two estimates:
 `sd(chain means) / √chains`, which knows nothing of autocorrelation and is itself noisy with few chains, and
-`sd(x) / √ESS` (Vehtari et al., arXiv 1903.08008), which sees both. Another is a third of the excess taken off, which
-is exact on quadratics only: along a quartic direction it takes off twice too much. The same of a shift `c (v̄ − d/2)`
-beyond what chance explains. What a calibration has measured the step size to do beyond that is a last part.
+`sd(x) / √ESS` (Vehtari et al., arXiv 1903.08008), which sees both; and with it what c may be off by, since it is the
+slope of a relation that need not be straight, found from the draws that it is applied to: `½ √(1 − r²) |c (v̄ − d/2)|`,
+r the correlation of the stretches' means, 1 where all is of one degree. Another part is a third of the excess taken
+off, which is exact on quadratics only: along a quartic direction it takes off twice too much. The same of a shift
+`c (v̄ − d/2)` beyond what chance explains. What a calibration has measured the step size to do beyond that is a last
+part.
 """
 
 import math
@@ -32,6 +35,9 @@ EXCESS_DOUBT = 1 / 3
 
 STRETCHES = 10
 """Of a chain's draws, whose means tell how x goes with v."""
+
+SLOPE_DOUBT = 1 / 2
+"""Standard error of the shift as a share of it, where x does not go with v at all."""
 
 CHANCE = 2.0
 """Standard errors of v̄ that chance explains."""
@@ -124,8 +130,11 @@ def _controlled(x: Array, v: Array) -> tuple[Estimate, float, float]:
     y = np.full_like(x, np.nan)
     y[healthy] = x[healthy] - slope * v[healthy]
     beyond = max(0.0, abs(virial.value) - CHANCE * virial.std_error)
-    found = replace(mean(y), per_chain=plain.per_chain, r_hat=plain.r_hat, ess=plain.ess)
-    return found, slope * virial.value, EXCESS_DOUBT * abs(slope) * beyond
+    controlled, shift, whole = mean(y), slope * virial.value, float((dx**2).sum())
+    off_line = max(0.0, 1 - slope * float((dx * dv).sum()) / whole) if whole > 0 else 0.0  # 1 − r²
+    error = math.hypot(controlled.sampling_error, SLOPE_DOUBT * math.sqrt(off_line) * shift)
+    found = replace(plain, value=controlled.value, std_error=error, sampling_error=error)
+    return found, shift, EXCESS_DOUBT * abs(slope) * beyond
 
 
 def _centred_means(y: Array, stretches: int) -> Array:

@@ -55,7 +55,8 @@ def changes_at(
     y = np.array(value, dtype=np.float64)
     s = None if std_error is None else np.array(std_error, dtype=np.float64)
     known = np.abs(y) < MAX if s is None else (np.abs(y) < MAX) & (s < MAX)
-    x, y = np.log(np.array(step, dtype=np.float64)[known] + settings.step_offset), y[known]
+    steps, y = np.array(step)[known], y[known]
+    x = np.log(steps + settings.step_offset)
     if len(y) < 3:
         return [None] * len(transitions)
     span = float(np.ptp(y))
@@ -65,9 +66,9 @@ def changes_at(
     middles = ends.mean(axis=1)
     bounds = np.concatenate([[-np.inf], middles, [np.inf]])
     found: list[Change | None] = []
-    for number, (start, stop) in enumerate(ends):
-        before = np.flatnonzero((x <= start + 1e-12) & (x > bounds[number]))[-NEAR:]
-        after = np.flatnonzero((x >= stop - 1e-12) & (x < bounds[number + 2]))[:NEAR]
+    for number, (start, stop) in enumerate(transitions):  # far out logarithms can't tell steps apart
+        before = np.flatnonzero((steps <= start) & (x > bounds[number]))[-NEAR:]
+        after = np.flatnonzero((steps >= stop) & (x < bounds[number + 2]))[:NEAR]
         found.append(_change(y, s, before, after, span, settings) if len(before) and len(after) else None)
     return found
 
@@ -83,7 +84,8 @@ def _change(
 
 def _roughness(x: Floats, y: Floats) -> Floats:
     """The standard error of each point of a curve that comes with none: (points,)."""
-    t = (x[1:-1] - x[:-2]) / (x[2:] - x[:-2])
+    wide = x[2:] - x[:-2]
+    t = np.where(wide > 0, (x[1:-1] - x[:-2]) / np.where(wide > 0, wide, 1.0), 0.5)
     off = (y[1:-1] - (1 - t) * y[:-2] - t * y[2:]) / np.sqrt(1 + (1 - t) ** 2 + t**2)
     near = ROBUST * np.nanmedian(around(np.pad(np.abs(off), 1, constant_values=np.nan), AROUND), axis=1)
     whole = ROBUST * float(np.median(np.abs(off)))

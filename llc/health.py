@@ -79,7 +79,8 @@ def _temperature(draws: Draws, row: int, estimate: Estimate, settings: HealthSet
     virial, error = _virial(draws, row)
     if virial > max(settings.max_virial, min(1 + MIN_VIRIAL_Z * error, SURELY_HOT)):
         return Verdict("too_hot", f"the virial ratio is {virial:.3g}, not 1: the step is too large; lower epsilon")
-    if estimate.excess > settings.max_excess * abs(estimate.value):
+    noise = estimate.std_error if np.isnan(estimate.sampling_error) else estimate.sampling_error
+    if estimate.excess > settings.max_excess * max(abs(estimate.value), noise):  # an LLC may be 0
         return Verdict(
             "too_hot",
             f"step size and gradient noise add {estimate.excess:.3g} to an LLC of {estimate.value:.3g}, too much to be "

@@ -8,8 +8,7 @@ with u from an additive recurrence (Roberts 2018, "The unreasonable effectivenes
 fills the cube evenly however many members there are, so that a further one changes none before it.
 """
 
-import hashlib
-
+from llc.randomness import seed_of
 from llc.settings import LLCSettings
 
 PLASTIC = 1.2207440846057596
@@ -27,8 +26,7 @@ def settings_of(member: int, main: LLCSettings, spread: float) -> LLCSettings:
     assert main.nbeta is not None
     nbeta, gamma, epsilon = factors(member, spread)
     moved = at_scale(main, nbeta * main.nbeta, gamma * main.gamma, epsilon)
-    digest = hashlib.sha256(f"member {member} of {main.seed}".encode()).digest()
-    return moved.model_copy(update={"seed": int.from_bytes(digest[:8], "big") >> 1})
+    return moved.model_copy(update={"seed": seed_of(f"member {member}", main.seed)})
 
 
 def at_scale(main: LLCSettings, nbeta: float, gamma: float, epsilon: float = 1.0) -> LLCSettings:

@@ -6,6 +6,7 @@ CPU whatever the device, so that CPU and GPU runs see the same ones. A generator
 starting one costs more than the numbers of a small model.
 """
 
+import hashlib
 from collections.abc import Callable
 from enum import IntEnum
 
@@ -27,6 +28,11 @@ class Stream(IntEnum):
     UNIFORM = 5
     SIGN = 6
     START = 7
+
+
+def seed_of(what: str, seed: int) -> int:
+    """A seed of its own for something that goes with a run, and is to share no numbers with it."""
+    return int.from_bytes(hashlib.sha256(f"{what} of {seed}".encode()).digest()[:8], "big") >> 1
 
 
 def generator(seed: int, stream: Stream, chain: int, block: int) -> Generator:

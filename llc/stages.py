@@ -346,7 +346,7 @@ class _Reading:
         if np.median(change) > 0:
             falls = float(np.mean(loss < 0))
             return type_, probabilities, f"{rises} and the loss falls, in {falls:.1%} of the paths"
-        share = float(np.median(np.abs(loss) / yardstick))
+        share = float(np.median(np.abs(loss) / np.where(yardstick > 0, yardstick, 1.0)))
         slightly = f"slightly in {b:.1%} of the paths"
         return type_, probabilities, f"{rises} and the loss changes by {share:.1%} of its change elsewhere: {slightly}"
 

@@ -107,14 +107,14 @@ class TrialRun:
 
     def changes(self, variant: int, *, control: bool) -> tuple[Array, Array]:
         """From the next smaller step to this one, (checkpoints,): of λ̂, with its control variate or without, as a share
-        of it, and the noise of that.
+        of it, and the noise of that. Where the loss does not depend on the weights, nothing.
         """
         found = self.estimates if control else self.plain
         pairs = list(zip(found[self.rows(variant)], found[self.rows(variant + 1)], strict=True))
-        values = np.array([abs(fine.value) for _, fine in pairs])
+        values = np.array([abs(fine.value) or math.inf for _, fine in pairs])
         moved = np.array([coarse.value - fine.value for coarse, fine in pairs])
         noise = np.array([math.hypot(coarse.std_error, fine.std_error) for coarse, fine in pairs])
-        return moved / values, noise / values
+        return moved / values, np.where(np.isinf(values), 0.0, noise / values)
 
 
 def _finite_means(of_draws: Array) -> Array:

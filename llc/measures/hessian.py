@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from llc.ensemble import HessianOperator
+from llc.health import OK, Verdict
 from llc.measures.base import CheckpointSeries, Measurement, Quantity
 from llc.randomness import Stream, generator
 from llc.settings import HessianSettings
@@ -32,6 +33,8 @@ Array = NDArray[np.float64]
 
 INDEPENDENT = 1e-8
 """Directions of the union of the spaces with a smaller share of the largest Gram eigenvalue are left out."""
+
+DIVERGED = Verdict("diverged", "the loss has no finite second derivatives at w*; there the training blew up")
 
 BREAKDOWN = 1e-6
 """A Lanczos run ends where the new direction is this small beside the largest one: its space is then invariant."""
@@ -55,8 +58,10 @@ def _spectrum(series: CheckpointSeries, w: Tensor, settings: HessianSettings) ->
     for probe in _probes(settings, d):
         runs.append(lanczos(hessian, probe.to(w), min(settings.num_lanczos_steps, d)))
         series.progress.report(settings.num_lanczos_steps)
+        if not np.isfinite(runs[-1].tridiagonal).all():
+            return _unknown(settings, d)
     values, residuals = largest_eigenvalues(runs, min(settings.num_eigenvalues, d))
-    threshold = settings.near_zero * abs(values[0])
+    threshold = settings.near_zero * max(float(np.abs(np.linalg.eigvalsh(run.tridiagonal)).max()) for run in runs)
     return {
         "values": values,
         "residuals": residuals,
@@ -64,6 +69,12 @@ def _spectrum(series: CheckpointSeries, w: Tensor, settings: HessianSettings) ->
         "shares": np.array([run.mass_within(threshold) for run in runs]),
         "halves": np.array([run.mass_within(threshold, (len(run.basis) + 1) // 2) for run in runs]),
     }
+
+
+def _unknown(settings: HessianSettings, d: int) -> dict[str, Array]:
+    """Where the loss has no finite second derivatives."""
+    values, probes = (np.full(n, np.nan) for n in (min(settings.num_eigenvalues, d), settings.num_probes))
+    return {"values": values, "residuals": values, "traces": probes, "shares": probes, "halves": probes}
 
 
 def _measurement(spectrum: Mapping[str, Array], series: CheckpointSeries, settings: HessianSettings) -> Measurement:
@@ -75,6 +86,7 @@ def _measurement(spectrum: Mapping[str, Array], series: CheckpointSeries, settin
             "hessian_max_eigenvalue": Quantity(float(values[0]), float(residuals[0])),
             "hessian_near_zero_share": Quantity(share.value, math.hypot(share.std_error, truncation)),
         },
+        verdict=OK if np.isfinite(values).all() else DIVERGED,
         details={
             "eigenvalues": values.tolist(),
             "residuals": residuals.tolist(),

@@ -10,9 +10,11 @@ from llc import estimators, health
 from llc.calibration import Calibration, calibrate
 from llc.chains import Chains
 from llc.ensemble import per_sample_losses
+from llc.errors import InputError
 from llc.evaluate import evaluate
 from llc.models import DeepLinear
 from llc.objective import ModelObjective, Objective
+from llc.randomness import seed_of
 from llc.rounds import run_in_rounds
 from llc.rows import rows_of
 from llc.settings import AutoLLCSettings, MeasureSettings, Target
@@ -86,14 +88,51 @@ def regression(noise: float) -> ModelObjective:
     return ModelObjective(DeepLinear(widths=(6, 2)), {"x": x, "y": y})
 
 
+def test_the_pilot_has_noise_of_its_own() -> None:
+    """What it chose by is not what is measured: with its seed, the first draws would be its last trial's."""
+    objective = OracleObjective(ORACLES["x2y2"])
+    found = chosen(objective, auto(seed=5))
+    anchors = torch.zeros(1, 2)
+    assert found.settings.seed == 5
+
+    def first_draws(seed: int) -> float:
+        settings = found.settings.model_copy(update={"seed": seed})
+        chains = Chains(
+            objective, rows_of(anchors, per_sample_losses(objective, anchors), settings, objective.layout), settings
+        )
+        chains.burn_in(settings.num_burnin_steps)
+        return estimators.llc(chains.draw(settings.num_burnin_steps), 0).value
+
+    trials = [trial.llc for trial in found.trials]
+    assert first_draws(seed_of("pilot", 5)) in trials
+    assert first_draws(5) not in trials
+
+
+@pytest.mark.parametrize("size", [1e20, 3e38])
+def test_weights_that_blew_up(size: float) -> None:
+    """One such checkpoint is left out of the pilot; of nothing else there is nothing to choose by."""
+    objective = regression(noise=1.0)
+    anchors = torch.zeros(2, objective.layout.num_parameters)
+    anchors[1] = size
+    alone = chosen(objective, auto(nbeta=None), anchors[:1])
+    assert chosen(objective, auto(nbeta=None), anchors).settings == alone.settings
+    with pytest.raises(InputError, match="finite"):
+        chosen(objective, auto(nbeta=None), anchors[1:])
+
+
 def test_control_variates_are_chosen_where_the_noise_is_at_the_anchor() -> None:
     noisy = chosen(regression(noise=5.0), auto(nbeta=None, batch_size=32)).settings
     silent = chosen(regression(noise=0.0), auto(nbeta=None, batch_size=32)).settings
     assert noisy.gradient == "control_variate"
     assert silent.gradient == "minibatch"
-    llc, verdict = estimate(regression(5.0), chosen(regression(5.0), auto(nbeta=None, batch_size=32)))
+    found = chosen(regression(5.0), auto(nbeta=None, batch_size=32))
+    llc, verdict = estimate(regression(5.0), found)
     assert verdict == health.OK
-    assert abs(llc.value - 6) < 3 * llc.std_error + 0.3  # 12 parameters, little tether
+    x, settings = regression(5.0).batch(torch.arange(4096))["x"].numpy(), found.settings
+    stiffness = settings.nbeta_for(len(x)) * np.linalg.eigvalsh(np.cov(x, rowvar=False))
+    truth = float((stiffness / (stiffness + settings.gamma)).sum())  # of two outputs, each with half of it
+    assert llc.std_error < 0.3 * truth
+    assert abs(llc.value - truth) < 3 * llc.std_error
 
 
 def test_a_kernel_that_gradient_noise_heats_is_not_chosen_though_it_looks_healthy() -> None:
@@ -101,7 +140,7 @@ def test_a_kernel_that_gradient_noise_heats_is_not_chosen_though_it_looks_health
     problem = gaussian.regression(n=400, d=6, noise=0.5, seed=0)
     anchors = torch.from_numpy(problem.best.astype(np.float32))[None]
     found = chosen(problem.objective, auto(nbeta=50.0, batch_size=64), anchors)
-    (*_, other) = found.trials
+    *_, other, _ = found.trials  # the last is at half the step
     assert (other.kernel, other.verdict) == ("baoab", "ok")
     assert other.excess > 0.05 * other.llc
     assert found.settings.sampler.name == "sgld"

@@ -60,6 +60,15 @@ def test_the_truth_is_the_same_where_the_loss_is_of_no_degree() -> None:
     assert abs(controlled.value - truth) < 3 * controlled.std_error
 
 
+def test_the_error_bar_holds_what_the_slope_may_be_off_by() -> None:
+    """Short chains on x²y², where λ̂ against the virial is a curve: the slope hides how far they are from the mean."""
+    truth = ORACLES["x2y2"].llc(1e4, 30.0)
+    found = [both(run("x2y2", 1e4, 30.0, SGLDSettings(epsilon=0.0004), seed, 300))[1] for seed in range(30)]
+    z = np.array([(each.value - truth) / each.std_error for each in found])
+    assert np.mean([each.std_error for each in found]) < 0.09 * truth
+    assert np.sqrt(np.mean(z**2)) < 1.6  # without that, 1.9
+
+
 def test_a_temperature_is_mended() -> None:
     """Chains that are a fifth too hot everywhere; by such a change of the draws of an exact kernel."""
     exact = run("bowl", 100.0, 20.0, SGLDSettings(epsilon=0.01))

@@ -114,6 +114,15 @@ def test_what_is_not_known_on_one_side_is_not_known():
     assert changes_at([], STEPS.tolist(), FIRST.tolist(), None, SETTINGS) == []
 
 
+@pytest.mark.parametrize("std_error", [None, [0.1] * 8])
+def test_steps_that_logarithms_can_not_tell_apart(std_error: list[float] | None):
+    steps, values = [10**15 + n for n in range(8)], [1.0] * 4 + [5.0] * 4
+    (change,) = changes_at([(10**15 + 3, 10**15 + 4)], steps, values, std_error, SETTINGS)
+    assert change is not None
+    assert change.value == 4.0
+    assert change.changes
+
+
 def test_a_constant_changes_nowhere():
     for change in changes(np.full(len(X), 7.0), None):
         assert change is not None

@@ -12,6 +12,8 @@ from llc.models import MLP
 from llc.objective import ModelObjective
 from llc.randomness import Stream, generator
 from llc.settings import HessianSettings, MeasureSettings
+from tests.llc.problems import OracleObjective
+from tests.oracles import Quadratic
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +74,25 @@ def test_everything_agrees_with_the_dense_twin(objective: ModelObjective, w: Ten
     assert abs(share.value - truth) < 3 * share.std_error
     probes, truncation = found.details["near_zero_probe_error"], found.details["near_zero_truncation_error"]
     assert share.std_error == pytest.approx((probes**2 + truncation**2) ** 0.5)
+
+
+def test_near_zero_is_beside_the_largest_of_either_sign() -> None:
+    """Four of six are below a hundredth of 10, and of −10, at a saddle."""
+    for sign in (1.0, -1.0):
+        saddle = OracleObjective(Quadratic("saddle", (sign * 10.0, 1.0, 0.05, 0.05, 0.001, 0.001)))
+        chosen = MeasureSettings(llc=None, loss=None, hessian=HessianSettings(near_zero=0.01, num_lanczos_steps=6))
+        (found,) = evaluate(saddle, torch.zeros(1, 6), chosen)
+        assert found["hessian"].quantities["hessian_near_zero_share"].value == pytest.approx(4 / 6, abs=1e-6)
+
+
+def test_where_the_loss_overflows_there_is_a_verdict(objective: ModelObjective, w: Tensor) -> None:
+    arrays = {name: array.numpy() for name, array in objective.batch(torch.arange(5000)).items()}
+    objective = ModelObjective(MLP(widths=(3, 5, 4), activation="relu"), arrays)
+    chosen = MeasureSettings(llc=None, loss=None, hessian=HessianSettings(num_samples=100))
+    healthy, lost = evaluate(objective, torch.stack([w, 1e30 * w]), chosen)
+    assert healthy["hessian"].verdict.name == "ok"
+    assert lost["hessian"].verdict.name == "diverged"
+    assert np.isnan(lost["hessian"].quantities["hessian_trace"].value)
 
 
 def test_residuals_bound_the_error_of_unconverged_eigenvalues(objective: ModelObjective, w: Tensor) -> None:
