@@ -27,7 +27,8 @@ class Recorder:
 
     A recorded checkpoint is written to a spool folder at once, so later changes of the weights don't touch it; a thread
     posts it from there. Training waits for a local file only, never for the network, and a server that is away loses
-    nothing: what an earlier run left in the folder is posted first.
+    nothing: what an earlier run left in the folder is posted first, and stays what it is if this run comes to the same
+    steps, since a series' checkpoint is never replaced.
 
     schedule: the steps to keep (default: all that `record` is called with); folder: of the spool, by default
     `lambdahat_spool/<series id>`; keep: leave posted files in the folder.
@@ -48,12 +49,13 @@ class Recorder:
         self._keep = keep
         self._spool = Spool(folder or Path("lambdahat_spool") / self._series)
         self._spool.claim(self._series)
+        self._left = self._spool.checkpoints()
         self._steps: set[int] = set()
         self._failures: dict[str, str] = {}
         self._queue: queue.SimpleQueue[tuple[int, Path] | None] = queue.SimpleQueue()
         self._deadline = math.inf
         self._closing = threading.Event()
-        for checkpoint in self._spool.checkpoints().items():
+        for checkpoint in self._left.items():
             self._queue.put(checkpoint)
         self._thread = threading.Thread(target=self._post_all, name="lambdahat-recorder", daemon=True)
         self._thread.start()
@@ -91,9 +93,12 @@ class Recorder:
             return False
         if step in self._steps:
             raise LambdahatError(f"step {step} was recorded already", "a series has one checkpoint a step")
-        path = self._spool.add(step, state, {name: float(value) for name, value in (metrics or {}).items()})
         self._steps.add(step)
-        self._queue.put((step, path))
+        if step in self._left:
+            log.info("step %d was recorded by an earlier run, which the series keeps", step)
+        else:
+            path = self._spool.add(step, state, {name: float(value) for name, value in (metrics or {}).items()})
+            self._queue.put((step, path))
         return True
 
     def close(self, timeout: float = 60.0) -> None:

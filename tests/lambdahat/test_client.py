@@ -2,6 +2,7 @@
 
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -62,6 +63,19 @@ def test_a_large_file_goes_on_after_every_cut(
         assert cuts > 0
         assert client.upload(path) == sha256
         assert client.usage()["bytes"].used == 40_000_000
+
+
+def test_several_send_the_same_at_once(service: Service, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is first to write a part, or to complete it, the others find it done."""
+    monkeypatch.setattr("lambdahat.client.PART_BYTES", 300_000)
+    content = os.urandom(3_000_000)
+
+    def send(_: int) -> str:
+        with Client(service.url, key, retries=2) as client:
+            return client.upload(content)
+
+    with ThreadPoolExecutor(4) as threads:
+        assert len(set(threads.map(send, range(4)))) == 1
 
 
 def test_a_large_file_goes_on_in_another_process(service: Service, key: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,6 +68,25 @@ def test_training_does_not_wait_for_a_server_that_is_away(environment: Mapping[s
         assert [checkpoint.step for checkpoint in client.list_checkpoints(series)] == list(range(20))
 
 
+def test_a_run_that_begins_again_over_what_it_left(environment: Mapping[str, str], key: str) -> None:
+    """The first parameters of a step stay, and are posted once; nothing is said to be lost."""
+    with Service(environment) as service, Client(service.url, key, retries=0) as client:
+        series = lab.new_series(client, steps=())
+        service.stop()
+        recorder = Recorder(client, series)
+        for step in (0, 10):
+            recorder.record(step, lab.state(step))
+        with pytest.raises(RecorderError):
+            recorder.close(timeout=0.1)
+        service.start()
+        with Recorder(client, series) as again:
+            for step in (0, 10, 20):
+                assert again.record(step, lab.state(100 + step))
+        assert [checkpoint.step for checkpoint in client.list_checkpoints(series)] == [0, 10, 20]
+        assert client.add_checkpoint(series, 10, lab.state(10)).step == 10
+        assert not list(again.folder.glob("*.safetensors"))
+
+
 def test_what_could_not_be_posted_is_safe_and_said(environment: Mapping[str, str], key: str) -> None:
     with Service(environment) as service, Client(service.url, key, retries=0) as client:
         series = lab.new_series(client, steps=())
