@@ -38,7 +38,7 @@ from llc.progress import NO_PROGRESS, Progress
 from llc.randomness import seed_of
 from llc.rows import concatenate, rows_of
 from llc.settings import AutoLLCSettings, BAOABSettings, LLCSettings, SamplerSettings, Target
-from llc.trials import MAX_EXCESS, Trial, TrialRun
+from llc.trials import MAX_EXCESS, Move, Trial, TrialRun
 
 SPREADING = 3.0
 """ε γ B: after burn-in, a direction that only the tether holds has e⁻³ = 5 % of its way left."""
@@ -111,10 +111,6 @@ def calibrate(
 
 def _not_finite(detail: str) -> InputError:
     return InputError("not_finite", detail, "leave out the checkpoints of a run that blew up, or set epsilon yourself")
-
-
-Move = tuple[NDArray[np.float64], NDArray[np.float64]]
-"""Of λ̂ from half a step to it, as a share, with its noise: (checkpoints,) each."""
 
 
 @dataclass

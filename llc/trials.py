@@ -22,6 +22,10 @@ MAX_EXCESS = 0.05
 """Of λ̂, from gradient noise; beyond, control variates, a larger batch or a smaller step."""
 
 
+Move = tuple[Array, Array]
+"""Of λ̂, from the next smaller step to one, as a share of it, with the noise of that: (checkpoints,) each."""
+
+
 @dataclass(frozen=True)
 class Trial:
     """One setting at one checkpoint of the pilot."""
@@ -105,10 +109,8 @@ class TrialRun:
         excess, whole = (each.reshape(len(self.variants), -1).sum(1) for each in (excesses, llc))
         return np.divide(excess, whole, out=np.zeros_like(whole), where=whole > 0)
 
-    def changes(self, variant: int, *, control: bool) -> tuple[Array, Array]:
-        """From the next smaller step to this one, (checkpoints,): of λ̂, with its control variate or without, as a share
-        of it, and the noise of that. Where the loss does not depend on the weights, nothing.
-        """
+    def changes(self, variant: int, *, control: bool) -> Move:
+        """To this variant, with the control variate or without; where the loss does not depend on the weights, 0."""
         found = self.estimates if control else self.plain
         pairs = list(zip(found[self.rows(variant)], found[self.rows(variant + 1)], strict=True))
         values = np.array([abs(fine.value) or math.inf for _, fine in pairs])

@@ -186,9 +186,9 @@ class Incoming:
         self.discard()
 
 
-def _is_older(path: Path, time: float) -> bool:
+def _is_older(path: Path, limit: float) -> bool:
     try:
-        return path.stat().st_mtime < time
+        return path.stat().st_mtime < limit
     except FileNotFoundError:  # it has been given another name, or is gone
         return False
 

@@ -277,14 +277,16 @@ class Supervisor:
         try:
             return ChildProcess(self._memory_bytes, gpu)
         except BaseException:
-            if self._gpus and gpu is not None:
-                self._gpus.put(gpu)
+            self._give_back(gpu)
             raise
 
     def _end(self, child: ChildProcess) -> None:
         child.kill()
-        if self._gpus and child.gpu is not None:
-            self._gpus.put(child.gpu)
+        self._give_back(child.gpu)
+
+    def _give_back(self, gpu: int | None) -> None:
+        if self._gpus and gpu is not None:
+            self._gpus.put(gpu)
 
 
 def _stage_row(ordinal: int, stage: dict[str, Any]) -> dict[str, Any]:
