@@ -43,7 +43,7 @@ def types(stages: list[Stage]) -> str:
 # Where there is nothing -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n", [10, 40, 100])
+@pytest.mark.parametrize("n", [10, 100])
 def test_flat_noise_makes_hardly_a_transition(n: int):
     """Errors come from four chains, as they do."""
     found = 0
