@@ -20,7 +20,7 @@ taken again for the measurement, look better than they are.
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -106,7 +106,9 @@ def calibrate(
     finite = baselines.isfinite().all(1)  # of others no chain can tell anything
     if not bool(finite.any()):
         raise _not_finite("the loss of every checkpoint of the pilot is infinite or NaN")
-    return _Pilot(objective, anchors[finite], baselines[finite], auto, plan, progress).run()
+    found = _Pilot(objective, anchors[finite], baselines[finite], auto, plan, progress).run()
+    numbers = finite.nonzero().flatten().tolist()
+    return replace(found, trials=[replace(trial, checkpoint=numbers[trial.checkpoint]) for trial in found.trials])
 
 
 def _not_finite(detail: str) -> InputError:
@@ -257,7 +259,7 @@ class _Pilot:
                 curvature *= 4
             elif not cool[-2] and attempt == 0:  # once, for a pilot's virials are noisy
                 curvature *= 2
-            elif "not_spread" in trial.verdicts[trial.rows(len(SHARES) - 1)] and self.auto.gamma is None:
+            elif "not_spread" in trial.verdicts_of(len(SHARES) - 1) and self.auto.gamma is None:
                 self.firmness *= 3
             else:
                 return self._largest_step(trial, safe & cool & quiet), curvature
@@ -291,9 +293,10 @@ class _Pilot:
         beyond = _update(other, sampler=_with_epsilon(other, SHARES[0] * settings.sampler.epsilon))
         finer = _update(other, sampler=_with_epsilon(other, settings.sampler.epsilon / 2))
         first, second = self._trial([settings]), self._trial([beyond, other, finer])
-        mine, its = first.table(), second.table()[second.rows(1)]
-        pairs = list(zip(first.estimates, second.estimates[second.rows(1)], strict=True))
-        agree = all(abs(a.value - b.value) <= 3 * math.hypot(a.std_error, b.std_error) for a, b in pairs)
+        mine, its = ([run.table()[row] for row in run.telling(variant)] for run, variant in ((first, 0), (second, 1)))
+        both = zip(first.estimates, second.estimates[second.rows(1)], strict=True)
+        pairs = [pair for pair, is_flat in zip(both, first.is_flat, strict=True) if not is_flat]
+        agree = pairs and all(abs(a.value - b.value) <= 3 * math.hypot(a.std_error, b.std_error) for a, b in pairs)
         moves = [second.changes(1, control=control) for control in (True, False)]
         if not (agree and second.fitness()[:, 1].all() and all(map(_is_small, moves))):
             self.reasons.append("SGLD with averaged noise: BAOAB is too hot at this step")
@@ -307,7 +310,7 @@ class _Pilot:
 
     def _choose_draws(self, settings: LLCSettings, trials: Sequence[Trial]) -> LLCSettings:
         """As many as the target needs by these trials' sampling errors, within the budget; more where that errs."""
-        target = self._target(max(abs(trial.llc) for trial in trials))
+        target = self._target(max((abs(trial.llc) for trial in trials), default=0.0))
         most, share = settings.num_draws, self._trial_draws(settings)
         wanted = [target.error(trial.llc) for trial in trials]
         needed = [
@@ -315,7 +318,7 @@ class _Pilot:
             for t, error in zip(trials, wanted, strict=True)
         ]
         least = min(most, settings.num_burnin_steps)  # fewer would save less than the burn-in has cost
-        draws = int(min(most, max(least, *needed))) if all(map(math.isfinite, needed)) else most
+        draws = int(min(most, max(least, *needed))) if needed and all(map(math.isfinite, needed)) else most
         max_draws = round(self.auto.extension * (settings.num_burnin_steps + most)) - settings.num_burnin_steps
         self.reasons.append(
             f"{draws} draws a chain{_why_as_many(draws, least, most)}; up to {max_draws} where that misses it"

@@ -73,6 +73,15 @@ class TrialRun:
         judged = enumerate(self.estimates)
         return [health.judge(self.draws, row, estimate, settings).name for row, estimate in judged]
 
+    @cached_property
+    def is_flat(self) -> NDArray[np.bool_]:
+        """(rows,), whether the loss is the same wherever the chains go, as where every unit is dead."""
+        return np.ptp(self.draws.losses - self.draws.baselines, axis=(1, 2)) == 0
+
+    def telling(self, variant: int) -> list[int]:
+        """Its rows, but for those whose loss is flat: of no step can they tell whether it is right."""
+        return [row for row in range(len(self.is_flat))[self.rows(variant)] if not self.is_flat[row]]
+
     def table(self) -> list[Trial]:
         """Row by row."""
         draws = self.draws
@@ -91,14 +100,18 @@ class TrialRun:
             for row, estimate in enumerate(self.estimates)
         ]
 
+    def verdicts_of(self, variant: int) -> set[health.VerdictName]:
+        """On the rows that can tell."""
+        return {self.verdicts[row] for row in self.telling(variant)}
+
     def fitness(self) -> NDArray[np.bool_]:
         """(3, variants), whether each is *safe*, healthy itself and no chain lost at the next larger step, for then
         some would be here in a longer run; *cool*, for a long run would call hot what is somewhat hot here; *quiet*,
         with little gradient noise. The first one, which has no larger one, is not safe.
         """
-        verdicts = [set(self.verdicts[self.rows(v)]) for v in range(len(self.variants))]
+        verdicts = [self.verdicts_of(variant) for variant in range(len(self.variants))]
         safe = [not verdict & health.ILL and "diverged" not in larger for larger, verdict in pairwise(verdicts)]
-        virials = self.draws.virials.mean((1, 2)).reshape(len(self.variants), -1).max(1)
+        virials = np.where(self.is_flat, 1.0, self.draws.virials.mean((1, 2))).reshape(len(self.variants), -1).max(1)
         cool = virials <= 1 + (self.variants[0].health.max_virial - 1) / 2
         return np.array([[False, *safe], cool, self.excess_shares() <= MAX_EXCESS])
 

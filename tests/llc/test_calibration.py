@@ -12,7 +12,7 @@ from llc.chains import Chains
 from llc.ensemble import per_sample_losses
 from llc.errors import InputError
 from llc.evaluate import evaluate
-from llc.models import DeepLinear
+from llc.models import DeepLinear, ToyModelOfSuperposition
 from llc.objective import ModelObjective, Objective
 from llc.randomness import seed_of
 from llc.rounds import run_in_rounds
@@ -116,6 +116,7 @@ def test_weights_that_blew_up(size: float) -> None:
     anchors[1] = size
     alone = chosen(objective, auto(nbeta=None), anchors[:1])
     assert chosen(objective, auto(nbeta=None), anchors).settings == alone.settings
+    assert {trial.checkpoint for trial in chosen(objective, auto(nbeta=None), anchors.flip(0)).trials} == {1}
     with pytest.raises(InputError, match="finite"):
         chosen(objective, auto(nbeta=None), anchors[1:])
 
@@ -176,6 +177,19 @@ def test_a_target_near_zero_is_of_the_series_largest() -> None:
     assert relative is not None
     assert relative.error(0.0) == pytest.approx(0.03 * 0.1 * llc, rel=0.5)
     assert relative.error(100.0) == pytest.approx(3.0)
+
+
+def test_a_dead_checkpoint_beside_others_changes_no_setting() -> None:
+    """Where every unit is off the loss is flat: it says of no step that it is too large, nor too small."""
+    x = (np.eye(4)[np.arange(200) % 4] * np.random.default_rng(0).random((200, 1))).astype(np.float32)
+    objective = ModelObjective(ToyModelOfSuperposition(num_features=4), {"x": x})
+    alive, dead = torch.tensor([[1.0, 0, -1, 0, 0, 1, 0, -1, 0, 0, 0, 0]]), torch.tensor([[0.0] * 8 + [-1e3] * 4])
+    alone, both = (chosen(objective, auto(nbeta=None), some) for some in (alive, torch.cat([alive, dead])))
+    assert {trial.verdict for trial in both.trials if trial.checkpoint == 1} == {"stuck"}
+    assert both.settings.sampler.name == alone.settings.sampler.name
+    assert both.settings.sampler.epsilon == pytest.approx(alone.settings.sampler.epsilon, rel=0.2)
+    assert both.settings.gamma == alone.settings.gamma
+    assert both.settings.num_draws == pytest.approx(alone.settings.num_draws, rel=0.5)
 
 
 def test_a_loss_that_is_flat_has_settings_and_a_verdict() -> None:
