@@ -13,7 +13,7 @@ from api.problems import RESPONSES
 from api.reads import ReadRoute
 from api.stages import StageOut, shown
 from llc.evidence import Change, changes_at
-from llc.settings import JobSettings
+from store.jobs import settings_of
 from store.results import VOID, CurveRow, curve, metrics, stages
 
 router = APIRouter(tags=["stages"], responses=RESPONSES, route_class=ReadRoute)
@@ -66,7 +66,7 @@ def get_evidence(series_id: str, key: Reader, shared: Shared, job: JobId = None)
         found = [row for row in stages(session, chosen.id) if row.kind == "transition"]
         rows = curve(session, chosen.id, None, None, None)
         curves = [*_measured(rows), *_posted(metrics(session, chosen))]
-    settings = JobSettings.model_validate(chosen.settings).stages
+    settings = settings_of(chosen.settings).stages
     ends = [(row.from_step, row.to_step) for row in found]
     changes = [
         [_shown(one, change) for change in changes_at(ends, one.step, one.value, one.std_error, settings)]

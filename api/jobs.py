@@ -90,7 +90,9 @@ class JobOut(BaseModel):
     series: str
     state: JobState
     following: bool = Field(description="Whether it takes in new checkpoints of its series: POST …/finish ends that.")
-    settings: JobSettings
+    settings: JobSettings | dict[str, Any] = Field(
+        union_mode="left_to_right", description="As stored, where another version stored what this one doesn't know."
+    )
     plan: PlanOut | None = Field(
         description="How rows go through the model; null until it is measured. The same job again has the same."
     )

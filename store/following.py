@@ -7,9 +7,8 @@ the job has taken in. Every function runs inside the caller's transaction.
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from llc.settings import JobSettings
 from store import quotas
-from store.jobs import add_shards, event, lock, settle
+from store.jobs import add_shards, event, lock, settings_of, settle
 from store.settings import StoreSettings
 from store.tables import Job, Model, Series, Shard
 
@@ -59,7 +58,7 @@ def _take(session: Session, job: Job, most: int | None) -> int:
     ).one()
     pilots = Shard.job_id == job.id, Shard.kind == "calibrate", Shard.state != "succeeded"
     is_waiting = session.scalar(select(Shard.id).where(*pilots)) is not None
-    shards = add_shards(session, job.id, JobSettings.model_validate(job.settings), size, found, is_waiting)
+    shards = add_shards(session, job.id, settings_of(job.settings), size, found, is_waiting)
     event(session, job.id, "job.extended", {"checkpoints": len(found), "shards": shards})
     return len(found)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from pydantic import ValidationError
 from sqlalchemy import RowMapping, delete, exists, func, insert, select, text, update
 from sqlalchemy.orm import Session
 
@@ -85,6 +86,19 @@ def create_job(session: Session, tenant_id: str, series: Series, settings: JobSe
     event(session, job.id, "job.queued", {"checkpoints": len(checkpoint_ids), "shards": num_shards})
     session.refresh(job)
     return job
+
+
+def settings_of(stored: dict[str, Any]) -> JobSettings:
+    """Those of a job, from its row. Raises: InputError `settings_unknown`."""
+    try:
+        return JobSettings.model_validate(stored)
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"]))
+        raise InputError(
+            "settings_unknown",
+            f"this version of lambdahat doesn't know the job's settings, from '{where}' on: another one stored them",
+            "run the newer version and retry the job, or post it again",
+        ) from None
 
 
 def add_shards(
@@ -245,7 +259,7 @@ def is_cancelled(session: Session, job_id: str) -> bool:
 def calibrated(session: Session, job_id: str, measures: MeasureSettings, report: dict[str, Any]) -> None:
     """A pilot has chosen: keep its settings and its report, and let the measuring begin. The job's row is locked."""
     job = session.scalars(select(Job).where(Job.id == job_id)).one()
-    settings = JobSettings.model_validate(job.settings).model_copy(update={"measures": measures})
+    settings = settings_of(job.settings).model_copy(update={"measures": measures})
     job.settings, job.calibration = settings.model_dump(mode="json"), report
     job.plan = None  # that of the pilot: what it has chosen may need another
     session.flush()

@@ -20,7 +20,7 @@ from sqlalchemy import BindParameter, bindparam, delete, func, select, text, upd
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
-from llc.settings import JobSettings, MeasureSettings
+from llc.settings import MeasureSettings
 from store import certain, owners
 from store.jobs import calibrated, event, is_cancelled, lock, settle
 from store.tables import Job, Shard, Stage
@@ -55,7 +55,8 @@ class Lease:
     fence: int
     attempt: int
     checkpoint_ids: list[str]
-    settings: JobSettings
+    settings: dict[str, Any]
+    """As stored: `store.jobs.settings_of` reads them."""
 
 
 def claim(session: Session, shard_id: str, owner: str, lease_seconds: float) -> Lease | None:
@@ -103,7 +104,7 @@ def claim(session: Session, shard_id: str, owner: str, lease_seconds: float) -> 
         fence=shard["fence"],
         attempt=shard["attempt"],
         checkpoint_ids=shard["checkpoint_ids"],
-        settings=JobSettings.model_validate(job["settings"]),
+        settings=job["settings"],
     )
 
 

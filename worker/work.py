@@ -6,21 +6,24 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from llc.errors import InputError
+from llc.settings import ChainSettings
 from store.blobs import BlobStore
+from store.jobs import settings_of
 from store.leases import Lease
 from store.results import VOID
 from store.tables import Checkpoint, Dataset, Job, Model, Result, Series
 
 
 def request(session: Session, lease: Lease, blobs: BlobStore) -> dict[str, Any]:
-    """The request for `worker.child`. Raises: InputError `blob_missing`."""
+    """The request for `worker.child`. Raises: InputError `settings_unknown`, `blob_missing`."""
+    settings = settings_of(lease.settings)
     if lease.kind == "stages":
-        llc, (curve, members) = lease.settings.measures.llc, _curves(session, lease.job_id)
+        llc, (curve, members) = settings.measures.llc, _curves(session, lease.job_id)
         return {
             "kind": "stages",
             "curve": curve,
             "members": members,
-            "stages": lease.settings.stages.model_dump(),
+            "stages": settings.stages.model_dump(),
             "stability": llc.stability.model_dump() if llc and llc.stability else None,
         }
     model, dataset = session.execute(
@@ -37,16 +40,15 @@ def request(session: Session, lease: Lease, blobs: BlobStore) -> dict[str, Any]:
         "kind": lease.kind,
         "model": model,
         "dataset": _path(blobs, dataset, "the data set"),
-        "datasets": _others(session, lease, blobs),
+        "datasets": _others(session, lease, settings.measures.llc, blobs),
         "checkpoints": [{"id": row.id, "path": _path(blobs, row.blob, f"checkpoint '{row.id}'")} for row in found],
         "plan": session.scalars(select(Job.plan).where(Job.id == lease.job_id)).one(),
-        "measures": lease.settings.measures.model_dump(mode="json"),
+        "measures": settings.measures.model_dump(mode="json"),
     }
 
 
-def _others(session: Session, lease: Lease, blobs: BlobStore) -> dict[str, str]:
+def _others(session: Session, lease: Lease, llc: ChainSettings | None, blobs: BlobStore) -> dict[str, str]:
     """The files of the data sets that refined LLCs name, by their ids."""
-    llc = lease.settings.measures.llc
     wanted = llc.datasets if llc else []
     query = select(Dataset.id, Dataset.blob).join(Job, Job.tenant_id == Dataset.tenant_id)
     found = session.execute(query.where(Job.id == lease.job_id, Dataset.id.in_(wanted)))
