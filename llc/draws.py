@@ -75,6 +75,10 @@ class Draws:
         arrays = {name: np.concatenate([getattr(part, name) for part in parts], axis=2) for name in OVER_DRAWS}
         return replace(parts[-1], **arrays)
 
+    def is_flat(self, row: int) -> bool:
+        """Whether the loss is the same wherever a row's chains go, as where every unit is dead."""
+        return bool(np.ptp(self.losses[row] - self.baselines[row]) == 0)
+
     def of_rows(self, rows: Sequence[int]) -> "Draws":
         """Those of some of the rows."""
         return Draws(**{name: array[list(rows)] for name, array in vars(self).items()})

@@ -75,8 +75,8 @@ class TrialRun:
 
     @cached_property
     def is_flat(self) -> NDArray[np.bool_]:
-        """(rows,), whether the loss is the same wherever the chains go, as where every unit is dead."""
-        return np.ptp(self.draws.losses - self.draws.baselines, axis=(1, 2)) == 0
+        """(rows,), whether the loss is the same wherever the chains go."""
+        return np.array([self.draws.is_flat(row) for row in range(len(self.draws.epsilon))])
 
     def telling(self, variant: int) -> list[int]:
         """Its rows, but for those whose loss is flat: of no step can they tell whether it is right."""

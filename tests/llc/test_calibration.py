@@ -200,3 +200,4 @@ def test_a_loss_that_is_flat_has_settings_and_a_verdict() -> None:
     assert found.settings.num_draws == 70  # all that the budget allows
     assert llc.value == 0
     assert verdict.name == "stuck"
+    assert "does not depend on the weights" in verdict.reason
