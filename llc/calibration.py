@@ -293,9 +293,9 @@ class _Pilot:
         beyond = _update(other, sampler=_with_epsilon(other, SHARES[0] * settings.sampler.epsilon))
         finer = _update(other, sampler=_with_epsilon(other, settings.sampler.epsilon / 2))
         first, second = self._trial([settings]), self._trial([beyond, other, finer])
-        mine, its = ([run.table()[row] for row in run.telling(variant)] for run, variant in ((first, 0), (second, 1)))
-        both = zip(first.estimates, second.estimates[second.rows(1)], strict=True)
-        pairs = [pair for pair, is_flat in zip(both, first.is_flat, strict=True) if not is_flat]
+        telling = first.telling(0)
+        mine, its = ([trials[row] for row in telling] for trials in (first.table(), second.table()[second.rows(1)]))
+        pairs = [(first.estimates[row], second.estimates[second.rows(1)][row]) for row in telling]
         agree = pairs and all(abs(a.value - b.value) <= 3 * math.hypot(a.std_error, b.std_error) for a, b in pairs)
         moves = [second.changes(1, control=control) for control in (True, False)]
         if not (agree and second.fitness()[:, 1].all() and all(map(_is_small, moves))):

@@ -66,11 +66,10 @@ def _lost(draws: Draws, row: int, estimate: Estimate) -> Verdict | None:
         when = ", ".join(f"chain {chain} at step {draws.diverged_at[row, chain]}" for chain in diverged)
         rest = f"the value is of the other {chains - diverged.size}" if diverged.size < chains else "no value"
         return Verdict("diverged", f"the loss became infinite or NaN: {when}; {rest}; lower epsilon")
-    is_flat = draws.is_flat(row)
-    if np.ptp(draws.squares[row]) == 0 or (np.isnan(estimate.std_error) and not is_flat):
-        return Verdict("stuck", "the chains do not move; raise epsilon")
-    if is_flat:
+    if np.ptp(draws.squares[row]) > 0 and draws.is_flat(row):
         return Verdict("stuck", "the loss is the same wherever the chains go: it does not depend on the weights there")
+    if np.ptp(draws.squares[row]) == 0 or np.isnan(estimate.std_error):
+        return Verdict("stuck", "the chains do not move; raise epsilon")
     refused = draws.acceptance[row]
     if refused.size and refused.min() < 0.05:
         return Verdict("stuck", f"only {refused.min():.1%} of a chain's proposals are accepted; lower epsilon")
