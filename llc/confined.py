@@ -7,6 +7,7 @@ another.
     python -m llc.confined SOURCE TARGET NAME ROOM
 """
 
+import codecs
 import contextlib
 import ctypes
 import errno
@@ -36,6 +37,8 @@ DISK_FULL = 74
 AT_ONCE = threading.BoundedSemaphore(2)
 """Conversions in one process."""
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
+CODECS = "cp437", "raw-unicode-escape"
+"""What names in zips and texts in pickles may be in. Python loads a codec's file when it is first asked for."""
 ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 """All of it. Threads would reserve memory, and a process that has some can't leave the network."""
 
@@ -96,6 +99,8 @@ def _said(error: InputError) -> bytes:
 
 def _confine(reading: BinaryIO, writing: BinaryIO, room: int) -> None:
     """From now on, for good."""
+    for codec in CODECS:
+        codecs.lookup(codec)
     size = os.fstat(reading.fileno()).st_size
     seconds = int(SECONDS + size / BYTES_PER_SECOND)
     limits = {

@@ -287,6 +287,7 @@ _program_of("a frame of 2^63 bytes", b"\x80\x04\x95" + (2**63 - 1).to_bytes(8, "
 _program_of("a pickle without an end", b"}" * 1000)
 _program_of("a pickle of nothing but its end", b".")
 _program_of("a pickle with an empty stack", b"00000.")
+_program_of("a pickle with a text as the first protocol wrote it", b"Vlayers.0.weight\n.")
 _program_of("a pickle that reads what it never put", b"h\x07.")
 FILES["no pickle"] = lambda: zipped({"data/0": _VALUES})
 FILES["an empty pickle"] = lambda: torch_file(b"")

@@ -193,7 +193,7 @@ def main() -> int:
         start = time.monotonic()
         with service() as watched:
             found, more = over_http(arguments.seed + 1, arguments.http, watched)
-            faults += more
+            faults += more + watched.crashes
             print(f"{found.total()} files over HTTP in {time.monotonic() - start:.0f} s, faults {len(more)}; the "
                   f"service grew by at most {watched.growth / 2**20:.1f} MB, its readers had at most "
                   f"{watched.child_peak / 2**20:.1f} MB", flush=True)  # fmt: skip

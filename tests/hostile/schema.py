@@ -93,10 +93,11 @@ def main() -> int:
         config = configuration(things(watched))
         runs = [run(watched, config, *options, "--phases", "examples,coverage,fuzzing")]
         runs.append(run(watched, "", *options, "--exclude-name", _REVOKE))
-        growth = watched.growth / 2**20
+        growth, crashes = watched.growth / 2**20, watched.crashes
     total = sum(cases for _, cases in runs)
     print(f"{total} cases, exit statuses {[status for status, _ in runs]}; the service grew by {growth:.1f} MB")
-    return any(status for status, _ in runs) or not total
+    print("\n".join(crashes[:50]), file=sys.stderr)
+    return any(status for status, _ in runs) or bool(crashes) or not total
 
 
 if __name__ == "__main__":

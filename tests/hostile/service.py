@@ -1,5 +1,6 @@
 """A real service of its own, in a process whose memory is watched, and a tenant of it."""
 
+import json
 import shutil
 import tempfile
 import threading
@@ -29,12 +30,19 @@ class Watched:
 
     lab: Lab
     process: psutil.Process
+    log: Path
     start: int = 0
     """Bytes of its memory when it was asked nothing yet."""
     peak: int = 0
     child_peak: int = 0
     """Of one of its readers of torch files."""
     ended: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def crashes(self) -> list[str]:
+        """What its log says of requests that it could not answer."""
+        lines = self.log.read_text(errors="replace").splitlines()
+        return [json.loads(line)["exception"] for line in lines if '"event": "internal_error"' in line]
 
     @property
     def growth(self) -> int:
@@ -69,10 +77,12 @@ def service() -> Iterator[Watched]:
         ending.callback(engine.dispose)
         schema.upgrade(engine)
         environment = {"DATABASE_URL": postgres.url, "BROKER_URL": valkey.url, "BLOB_DIR": str(root / "blobs")}
-        running = ending.enter_context(Service({f"LAMBDAHAT_{name}": value for name, value in environment.items()}))
+        running = ending.enter_context(
+            Service({f"LAMBDAHAT_{name}": value for name, value in environment.items()}, root / "api.log")
+        )
         lab = ending.enter_context(new_lab(running.url, engine, root / "blobs"))
         lab.dataset()  # what is imported at the first request counts as the service's own
-        watched = Watched(lab, psutil.Process(running.pid))
+        watched = Watched(lab, psutil.Process(running.pid), root / "api.log")
         watched.start = watched.peak = watched.process.memory_info().rss
         thread = threading.Thread(target=watched.watch)
         thread.start()

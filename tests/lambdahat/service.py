@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Self
 
 import httpx
@@ -16,7 +17,8 @@ START_SECONDS = 30
 class Service:
     """`python -m api` on a port of its own while the context lasts."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str], log: Path = Path(os.devnull)) -> None:
+        self._log = log
         self._environment = {**os.environ, **environment}
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -40,9 +42,8 @@ class Service:
     def start(self) -> None:
         """Start it and wait until it answers."""
         command = [sys.executable, "-m", "api", "--port", str(self.port)]
-        self._process = subprocess.Popen(
-            command, env=self._environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
         deadline = time.monotonic() + START_SECONDS
         while not self._answers():
             assert self._process.poll() is None, "the API ended while it started"
