@@ -1,6 +1,5 @@
 """The HTTP service, put together."""
 
-import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -40,6 +39,7 @@ from api.middleware import BodyLimit, RequestLog
 from api.rate import Rates
 from api.reads import DRAWING_THREADS, FILE_THREADS, THREADS
 from api.root_path import UnderPath
+from api.settled import settle
 from api.streams import Announcements
 from store import logs
 from store.blobs import BlobStore
@@ -70,9 +70,7 @@ def create_app() -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        # What is there by now stays: the garbage collector need not look through it (a tenth of a second) each time.
-        gc.collect()
-        gc.freeze()
+        settle()
         yield
         await shared.announcements.end()
         shared.engine.dispose()

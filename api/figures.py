@@ -12,6 +12,7 @@ from api.dependencies import Reader, Shared
 from api.of_series import JobId, chosen_job
 from api.problems import RESPONSES
 from api.reads import DrawRoute
+from api.settled import load_drawing
 from api.stages import shown
 from api.tags import TagQuery
 from llc.errors import InputError
@@ -55,7 +56,7 @@ def get_figure(
 
 def _picture(session: Session, job: Job, title: str, kind: Kind, metric: list[str] | None) -> bytes:
     """Of what is measured so far. Raises: InputError `nothing_to_draw`."""
-    # They take a second to import, which only a picture is worth.
+    load_drawing()
     from lambdahat.errors import LambdahatError
     from lambdahat.objects import Curve, Stage
     from lambdahat.plot import drawn_curve
@@ -82,7 +83,7 @@ def get_alignment_figure(
     axis: AxisQuery = "step",
 ) -> Response:
     """What `GET /v1/alignment` answers, as `lambdahat align --output` draws it."""
-    # They take a second to import, which only a picture is worth.
+    load_drawing()
     from lambdahat.aligned import Alignment
     from lambdahat.errors import LambdahatError
     from lambdahat.plot_alignment import drawn_alignment
