@@ -199,8 +199,8 @@ def document(rows: list[Row]) -> str:
             "# Questions about stages",
             "",
             f"`python -m bench.queries`, {machine()}: {SERIES * STAGES} stages of {SERIES} series in the database. "
-            f"Over HTTP, one after the other, {REPEATS} times each, pages of 50; the goal is {GOAL_MS} ms. Pictures are "
-            "drawn when they are first asked for, and kept.",
+            f"Over HTTP, one after the other, {REPEATS} times each, pages of 50; the goal is {GOAL_MS} ms. Pictures "
+            "are drawn when they are first asked for, and kept.",
             "",
             "| | answers | median | slowest |",
             "|---|---|---|---|",
