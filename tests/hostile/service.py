@@ -77,12 +77,11 @@ def service() -> Iterator[Watched]:
         ending.callback(engine.dispose)
         schema.upgrade(engine)
         environment = {"DATABASE_URL": postgres.url, "BROKER_URL": valkey.url, "BLOB_DIR": str(root / "blobs")}
-        running = ending.enter_context(
-            Service({f"LAMBDAHAT_{name}": value for name, value in environment.items()}, root / "api.log")
-        )
+        settings, log = {f"LAMBDAHAT_{name}": value for name, value in environment.items()}, root / "api.log"
+        running = ending.enter_context(Service(settings, log))
         lab = ending.enter_context(new_lab(running.url, engine, root / "blobs"))
         lab.dataset()  # what is imported at the first request counts as the service's own
-        watched = Watched(lab, psutil.Process(running.pid), root / "api.log")
+        watched = Watched(lab, psutil.Process(running.pid), log)
         watched.start = watched.peak = watched.process.memory_info().rss
         thread = threading.Thread(target=watched.watch)
         thread.start()
