@@ -21,6 +21,7 @@ from llc.calibration import calibrate
 from llc.chains import DRAWS_BETWEEN_EXCESSES, Chains, sample
 from llc.draws import Draws
 from llc.ensemble import per_sample_losses
+from llc.randomness import seed_of
 from llc.rounds import run_in_rounds
 from llc.rows import rows_of
 from llc.settings import (
@@ -81,7 +82,10 @@ def auto(name: str, tether: Tether, effort: float, problem: Problem, seed: int) 
     """Settings from a pilot. Where there are no data, which n / log n could be of, it is told nβ."""
     usual = AutoLLCSettings()
     wanted = AutoLLCSettings(
-        nbeta=problem.nbeta if problem.n == 1 else None, tether=tether, budget=round(effort * usual.budget), seed=seed
+        nbeta=problem.nbeta if problem.n == 1 else None,
+        tether=tether,
+        budget=round(effort * usual.budget),
+        seed=_noise_of(problem, seed),
     )
     start = time.perf_counter()
     anchors = problem.w_star[None]
@@ -139,7 +143,7 @@ def by_hand(hand: Hand, name: str, effort: float, problem: Problem, seed: int) -
         tether=hand.tether,
         batch_size=BATCH_SIZE,
         num_chains=NUM_CHAINS,
-        seed=seed,
+        seed=_noise_of(problem, seed),
     )
     per_step = _per_step(problem, settings)
     num_steps = max(40, round(budget(problem, effort) / (NUM_CHAINS * per_step)))
@@ -217,6 +221,13 @@ def _baoab(hint: Hint) -> BAOABSettings:
 
 def _mala(hint: Hint) -> MALASettings:
     return MALASettings(epsilon=1.5 / hint.A / hint.d ** (1 / 3))
+
+
+def _noise_of(problem: Problem, seed: int) -> int:
+    """Problems share no noise, or a seed's luck would be that of all of them; but copies of one function do, whose
+    differences are of interest.
+    """
+    return seed_of(problem.family if _is_rescaled(problem) else problem.name, seed)
 
 
 def _has_data(problem: Problem) -> bool:

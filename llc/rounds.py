@@ -1,16 +1,22 @@
 """Chains that go on, round by round of `num_draws`, until λ̂ is known well enough.
 
 Whether a checkpoint goes on is decided by its own draws alone, so that its numbers do not depend on what else is in the
-run. To stop as soon as an error bar is small enough favours error bars that are too small; rounds are long enough, a
-hundred draws a chain or more, for that to be slight.
+run. To stop as soon as an error bar is small enough favours error bars that are too small (Glynn & Whitt 1992, Ann.
+Appl. Probab. 2:180), the more so the fewer effective draws they are from: so one from few has to be smaller still.
 """
 
+import math
 from collections.abc import Sequence
 
 from llc import estimators, health
 from llc.chains import Chains
 from llc.draws import Draws
 from llc.settings import LLCSettings
+
+TRUSTED_ESS = 1000.0
+"""Effective draws from which on an error bar is taken at its word. From fewer, it has to be below the target by the
+square root of their share of these.
+"""
 
 
 def run_in_rounds(
@@ -44,4 +50,5 @@ def is_enough(draws: Draws, settings: LLCSettings) -> bool:
         return True
     estimate = estimators.llc(draws, 0, settings.step_error)
     verdict = health.judge(draws, 0, estimate, settings.health)
-    return verdict.name in health.ILL or estimate.sampling_error <= settings.target.error(estimate.value)
+    doubt = math.sqrt(max(1.0, TRUSTED_ESS / estimate.ess))
+    return verdict.name in health.ILL or doubt * estimate.sampling_error <= settings.target.error(estimate.value)

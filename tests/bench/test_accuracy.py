@@ -37,13 +37,13 @@ def test_methods_take_equal_gradients_and_come_near_the_truth() -> None:
 def test_a_run_that_was_cut_off_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "accuracy.jsonl"
     first = Results(path, resume=False)
-    run_ours(first, problem(QUADRATIC), WANTED, seeds=2, effort=0.05)
+    run_ours(first, [QUADRATIC], WANTED, seeds=2, effort=0.05)
     lines = path.read_text().splitlines()
     assert len(lines) == 4
     path.write_text("\n".join(lines[:3]) + "\n" + lines[3][:40])
     again = Results(path, resume=True)
     assert len(again.records) == 3
-    run_ours(again, problem(QUADRATIC), WANTED, seeds=2, effort=0.05)
+    run_ours(again, [QUADRATIC], WANTED, seeds=2, effort=0.05)
     strip = {"seconds": 0.0}
     assert [r.model_copy(update=strip) for r in again.records] == [r.model_copy(update=strip) for r in first.records]
     assert len(Results(path, resume=True).records) == 4
@@ -52,7 +52,7 @@ def test_a_run_that_was_cut_off_goes_on(tmp_path: Path) -> None:
 
 def test_the_report_holds_estimates_to_the_truth(tmp_path: Path) -> None:
     results = Results(tmp_path / "accuracy.jsonl", resume=False)
-    run_ours(results, problem(QUADRATIC), WANTED, seeds=1, effort=0.05)
+    run_ours(results, [QUADRATIC], WANTED, seeds=1, effort=0.05)
     good = results.records[0].model_copy(
         update={"estimate": 9.999, "std_error": 0.1, "verdict": "ok", "method": "good"}
     )

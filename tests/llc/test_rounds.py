@@ -11,6 +11,7 @@ from llc.ensemble import Plan, per_sample_losses
 from llc.exact import quadratic_llc
 from llc.measures import MEASURES, CheckpointSeries, Measurement
 from llc.objective import Objective
+from llc.rounds import TRUSTED_ESS
 from llc.rows import rows_of
 from llc.settings import LLCSettings, Refinement, Scale, SGLDSettings, Target
 from tests.llc.gaussian import regression
@@ -36,15 +37,22 @@ def measured(settings: LLCSettings, anchors: torch.Tensor | None = None) -> list
     return MEASURES["llc"](series(VALLEY, torch.zeros(1, 4) if anchors is None else anchors), settings)
 
 
-@pytest.mark.parametrize("relative", [0.002, 0.0016])
-def test_it_goes_on_until_the_target_is_reached_and_no_longer(relative: float) -> None:
+def doubted(found: Measurement) -> float:
+    """The error of λ̂ as a share of it, what few effective draws make uncertain about it included."""
+    details = found.details
+    share = details["sampling_error"] / found.quantities["llc"].value
+    return float(share * max(1.0, TRUSTED_ESS / details["ess"]) ** 0.5)
+
+
+@pytest.mark.parametrize(("relative", "trusted"), [(0.006, False), (0.002, False), (0.001, True)])
+def test_it_goes_on_until_the_target_is_reached_and_no_longer(relative: float, trusted: bool) -> None:
     (found,) = measured(until(Target(relative_error=relative)))
-    details, wanted = found.details, relative * found.quantities["llc"].value
-    assert details["sampling_error"] <= wanted
-    rounds = details["num_draws"] // SETTINGS.num_draws
+    assert doubted(found) <= relative
+    assert (found.details["ess"] >= TRUSTED_ESS) == trusted
+    rounds = found.details["num_draws"] // SETTINGS.num_draws
     assert rounds > 1
     (before,) = measured(until(None, num_draws=(rounds - 1) * SETTINGS.num_draws))
-    assert before.details["sampling_error"] > relative * before.quantities["llc"].value
+    assert doubted(before) > relative
     truth = quadratic_llc(QUADRATICS[1].h, 50.0, 5.0)
     assert abs(found.quantities["llc"].value - truth) < 3 * found.quantities["llc"].std_error
 
