@@ -233,19 +233,20 @@ class _Pilot:
                     else f"there is no gradient noise in batches of {settings.batch_size} samples"
                 )
                 break
-            if settings.gradient == "minibatch" and self._anchor_excess(settings) > excess / 2:
+            heat = float(np.nanmean(trial.draws.virial_excesses))
+            if settings.gradient == "minibatch" and self._anchor_heat(settings) > heat / 2:
                 settings = _update(settings, gradient="control_variate")
             else:
                 settings = _update(settings, batch_size=min(n, 2 * settings.batch_size))
             settings = self._scaled(self._affordable(settings), curvature)
         return settings
 
-    def _anchor_excess(self, settings: LLCSettings) -> float:
-        """What the gradient noise at the anchors alone would add to λ̂."""
+    def _anchor_heat(self, settings: LLCSettings) -> float:
+        """What the gradient noise at the anchors alone would add to half the virial."""
         at_rest = _update(settings, sampler=_with_epsilon(settings, 1e-30), num_burnin_steps=0, num_draws=8)
         chains = self._chains(at_rest)
         self.gradients += 16 * settings.num_chains * len(self.anchors)
-        return float(np.nanmean(chains.draw(8).excesses)) * settings.sampler.epsilon / 1e-30
+        return float(np.nanmean(chains.draw(8).virial_excesses)) * settings.sampler.epsilon / 1e-30
 
     # Step, kernel, draws ----------------------------------------------------------------------------------------------
 

@@ -11,11 +11,14 @@ kernel's first-order stretch s_i and heat a_i of a coordinate (`llc.samplers.bas
 
 - stretch: a direction of curvature h is wider by `1 + s (nβ h + γ)`, so that λ̂ grows by `½ E Σ s_i g_i F_i`: exactly so
   on quadratics, however large the step, since the wider chain itself is averaged over;
-- heat: it counts `½ nβ h / (nβ h + γ)` for λ̂, hotter by a C as much more. Noise lies where the loss is steep, as its
-  curvature does; so with the mean share of the loss in the stiffness, `ρ = E g·g / E g·F`, λ̂ grows by `½ ρ Σ a_i C_i`.
+- heat: it counts `½ nβ h / (nβ h + γ)` for λ̂, hotter by a C as much more: λ̂ grows by `½ ρ Σ a_i C_i`, ρ the loss'
+  share of the stiffness in the directions of the noise: a small one where the tether holds these, as it may those of
+  control variates' noise. On quadratics `E u_i g_j` over `E u_i F_j` is that share, so `ρ = E tr(a C u gᵀ) / E tr(a C u
+  Fᵀ)`.
 
 Now and then a second minibatch at the same place, g' and F', tells them apart: `E g_i F'_i` has no noise in it, and
-`E (g_i − g'_i)² = 2 C_i`. Half the virial is larger by `½ E Σ s_i F_i F'_i` and `½ Σ a_i C_i`.
+`δ = g − g'` is nothing but noise, `E δ_i δ_j = 2 C_ij`: `tr(a C u gᵀ)` is the mean of `(aδ·u) (δ·(g + g')/2) / 2`.
+Half the virial is larger by `½ E Σ s_i F_i F'_i` and `½ Σ a_i C_i`.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -173,13 +176,13 @@ class Chains:
 
     def _draws(self, record: "_Record") -> Draws:
         losses, baselines, works, squares = (_rows_first(_numpy(scalar)) for scalar in record.scalars)
-        stretch, virial_stretch, heat, *slopes = map(_rows_first, record.excesses)
+        stretch, virial_stretch, heat, *parts = map(_rows_first, record.excesses)
         return Draws(
             losses=losses,
             baselines=baselines,
             works=works,
             squares=squares,
-            excesses=stretch + _share_of_loss(*slopes)[:, None, None] * heat,
+            excesses=stretch + _share_of_loss(*parts)[:, None, None] * heat,
             virial_excesses=virial_stretch + heat,
             probe_losses=_rows_first(record.probes),
             probe_baselines=self._probe_baselines,
@@ -347,22 +350,28 @@ class _Piece:
         self._u = self._kernel.step(point, self.state, self._of_free(noise), self.columns)
 
     def excess(self, point: Point, second: Minibatch | None) -> Tensor:
-        """½ Σ s_i g_i F'_i, ½ Σ s_i F_i F'_i, ½ Σ a_i (g_i − g'_i)²/2, g·g' and g·F': (5, chains, rows). second: None
-        without noise.
+        """½ Σ s_i g_i F'_i, ½ Σ s_i F_i F'_i, ½ Σ a_i C_i, and of tr(a C u Fᵀ) the loss' part and the tether's:
+        (5, chains, rows). second: None without noise.
         """
-        g = point.gradients
-        other = g if second is None else self._in_u(self._gradients(point.u, second, None).gradients)
+        still = torch.zeros_like(point.losses)
+        other = point.gradients if second is None else self._in_u(self._gradients(point.u, second, None).gradients)
         force = torch.addcmul(other, point.u, self.columns.gamma)
-        noise, still = g - other, torch.zeros_like(point.losses)
         stretching = self._kernel.stretching(self.state, self.columns)
         heating = self._kernel.heating(self.state, self.columns)
+        heat = of_loss = of_tether = still
+        if heating is not None and second is not None:
+            noise, slope = point.gradients - other, (point.gradients + other) / 2
+            hot = heating * noise
+            heat = vecdot(hot, noise) / 4
+            of_loss = vecdot(hot, point.u) * vecdot(noise, slope)
+            of_tether = vecdot(hot, point.u) * vecdot(noise, self.columns.gamma * point.u)
         return torch.stack(
             [
-                still if stretching is None else vecdot(stretching * g, force) / 2,
+                still if stretching is None else vecdot(stretching * point.gradients, force) / 2,
                 still if stretching is None else vecdot(stretching * point.forces, force) / 2,
-                still if heating is None else vecdot(heating * noise, noise) / 4,
-                vecdot(g, other),
-                vecdot(g, force),
+                heat,
+                of_loss,
+                of_tether,
             ]
         )
 
@@ -415,8 +424,8 @@ def _rows_first(array: NDArray) -> NDArray:
     return np.ascontiguousarray(array.swapaxes(0, 2))
 
 
-def _share_of_loss(squares: Array, slopes: Array) -> Array:
-    """(rows, chains, some of the draws) → (rows,): ρ, from each row's finite draws."""
-    finite = np.isfinite(squares) & np.isfinite(slopes)
-    square, slope = (np.where(finite, part, 0).sum((1, 2)) for part in (squares, slopes))
-    return np.clip(np.divide(square, slope, out=np.ones_like(slope), where=slope > 0), 0, 1)
+def _share_of_loss(of_loss: Array, of_tether: Array) -> Array:
+    """(rows, chains, some of the draws) → (rows,): ρ, from each row's finite draws; 1 where there is no noise."""
+    finite = np.isfinite(of_loss) & np.isfinite(of_tether)
+    loss, tether = (np.where(finite, part, 0).sum((1, 2)).clip(0) for part in (of_loss, of_tether))
+    return np.divide(loss, loss + tether, out=np.ones_like(loss), where=loss + tether > 0)

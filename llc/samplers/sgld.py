@@ -6,7 +6,7 @@ or with averaged noise (Leimkuhler & Matthews, arXiv 1203.5428), which has no st
 order less elsewhere, at the same cost: `u ← u − (ε/2) F + √ε (R_t + R_{t+1})/2`.
 
 On a direction of curvature h, a = nβ h + γ, with gradient noise of variance C, plain SGLD's stationary variance is
-`(1 + ε C/4) / (a (1 − ε a/4))` where it should be 1/a, and that with averaged noise `(1 + ε C/4) / a`.
+`(1 + ε C/4) / (a (1 − ε a/4))` where it should be 1/a, and that with averaged noise `(1 + (ε C/4) / (1 − ε a/4)) / a`.
 """
 
 import torch

