@@ -142,8 +142,11 @@ def _goals(judged: Sequence[Judged]) -> str:
         rows.append(_at_most(1 / 3, f"RMSE over the best peer's, median of problems: {len(ratios)}", median(ratios)))
     if spread is not None:
         rows.append(_at_most(0.013, "± of λ̂ when a network is rescaled, tether by tensor", spread))
-    seeds = min(len(seen) for seen in _grouped(own, lambda one: one.record.problem).values())
-    return f"`auto`, at least {seeds} of each problem's seeds:\n\n" + _table(("what", "goal", "measured", ""), rows)
+    seeds = Counter(one.record.problem for one in own)
+    most, least = max(seeds.values()), min(seeds.values())
+    fully = sum(count == most for count in seeds.values())
+    counted = f"`auto` on {len(seeds)} of {len(names())} problems, {fully} of them at {most} seeds"
+    return f"{counted}, the others at {least} or more:\n\n" + _table(("what", "goal", "measured", ""), rows)
 
 
 def _at_most(goal: float, title: str, found: float) -> tuple[str, ...]:
