@@ -212,7 +212,8 @@ def _peers(judged: Sequence[Judged]) -> str:
     return (
         "Root-mean-square relative error over seeds, at the (nβ, γ) that `auto` chose most often and the mean number "
         "of gradient evaluations of its chains. *Best of a sweep* is told the largest curvature, and the truth: the "
-        "step size, sampler and minibatches that come closest to it over three seeds, held to it on ten others. "
+        "step size, sampler and minibatches that come closest to it over three seeds, held to it on ten others; "
+        "*defaults* are at three. "
         "Neither that sweep nor the pilot of `auto` is counted.\n\n"
         + _table(("problem", *peers, "best peer"), rows)
         + "Ours over the best peer's, median over these problems:\n\n"
