@@ -11,6 +11,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.markers import TICKDOWN
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from lambdahat.errors import LambdahatError
@@ -23,6 +24,9 @@ TYPE_COLOURS = {"A": "#d55e00", "B": "#0072b2", None: "#7f7f7f"}
 TYPE_NAMES = {"A": "type A: loss falls, LLC rises", "B": "type B: LLC falls, loss nearly flat", None: "neither A nor B"}
 
 MAX_TITLE = 80
+
+FILES: "dict[str, dict[str, Any]]" = {"svg": {"metadata": {"Date": None}}, "png": {"pil_kwargs": {"compress_level": 1}}}
+"""The same picture is the same bytes; a PNG is a fifth larger than it could be, and packed in half of the time."""
 
 _ONE_AT_A_TIME = Lock()
 """A style is set for all threads."""
@@ -63,7 +67,7 @@ def drawn(width: float, height: float, draw: Callable[[Figure], None], kind: str
         figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
         FigureCanvasAgg(figure)
         draw(figure)
-        figure.savefig(content, format=kind, dpi=200, metadata={"Date": None} if kind == "svg" else None)
+        figure.savefig(content, format=kind, dpi=200, **FILES.get(kind, {}))
     return content.getvalue()
 
 
@@ -95,6 +99,19 @@ def set_steps(axes: "Axes", steps: Sequence[int]) -> None:
     decades = [10**k for k in range(len(str(last))) if 10**k <= last]
     axes.xaxis.set_major_locator(FixedLocator([0, *decades]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}".replace(",", "\u2009")))
+    axes.xaxis.set_minor_locator(NullLocator())
     minor = [m * decade for decade in decades for m in range(2, 10) if m * decade <= last]
-    axes.xaxis.set_minor_locator(FixedLocator(minor) if minor else NullLocator())
+    for panel in axes.get_shared_x_axes().get_siblings(axes):
+        _mark_steps(panel, minor)
     axes.set_xlabel("training step")
+
+
+def _mark_steps(axes: "Axes", steps: Sequence[int]) -> None:
+    """Minor ticks, in one line of markers: as ticks, each with a label that it hasn't, they took half of a picture's
+    time.
+    """
+    style = mpl.rcParams
+    ink: dict[str, Any] = {"markersize": style["xtick.minor.size"], "markeredgewidth": style["xtick.minor.width"]}
+    ink |= {"marker": TICKDOWN, "color": style["xtick.color"]}
+    foot = axes.get_xaxis_transform()
+    axes.plot(steps, np.zeros(len(steps)), linestyle="", transform=foot, clip_on=False, **ink)
