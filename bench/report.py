@@ -145,8 +145,9 @@ def _goals(judged: Sequence[Judged]) -> str:
     seeds = Counter(one.record.problem for one in own)
     most, least = max(seeds.values()), min(seeds.values())
     fully = sum(count == most for count in seeds.values())
-    counted = f"`auto` on {len(seeds)} of {len(names())} problems, {fully} of them at {most} seeds"
-    return f"{counted}, the others at {least} or more:\n\n" + _table(("what", "goal", "measured", ""), rows)
+    at = f"each at {most} seeds" if least == most else f"{fully} of them at {most} seeds, the others at {least} or more"
+    counted = f"`auto` on {len(seeds)} of {len(names())} problems, {at}:"
+    return f"{counted}\n\n" + _table(("what", "goal", "measured", ""), rows)
 
 
 def _at_most(goal: float, title: str, found: float) -> tuple[str, ...]:
