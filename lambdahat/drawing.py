@@ -107,7 +107,7 @@ def set_steps(axes: "Axes", steps: Sequence[int]) -> None:
 
 
 def _mark_steps(axes: "Axes", steps: Sequence[int]) -> None:
-    """Minor ticks, in one line of markers: as ticks, each with a label that it hasn't, they took half of a picture's
+    """Minor ticks, in one line of markers: as ticks, each with a label that it hasn't, they took a fifth of a picture's
     time.
     """
     style = mpl.rcParams
